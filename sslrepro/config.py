@@ -1,0 +1,351 @@
+"""Typed settings. An unknown key, a wrong type or an impossible value is an error that names the key.
+
+One tree a cell: `CellSettings` = data, model, objective, training, downstream. `profiles/*.yaml` hold what differs; `params.yaml` holds
+the chosen profile written out in full (`sslrepro.pipeline.profile`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sslrepro.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Strict: no unknown keys, and a string is never taken for a number (PyYAML reads `1e-4` as one; write `1.0e-4`)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+# ---------------------------------------------------------------- model
+
+
+class WaveformFrontEnd(Settings):
+    """Strided convolutions on the waveform (wav2vec 2.0, HuBERT; compact as SEW's WFE-C)."""
+
+    kind: Literal["waveform"] = "waveform"
+    channels: list[Positive] = [512] * 7
+    kernels: list[Positive] = [10, 3, 3, 3, 3, 2, 2]
+    strides: list[Positive] = [5, 2, 2, 2, 2, 2, 2]
+    padding: list[int] = [0] * 7  # batch-size paper: 3, 1, 1, 1, 1, 0, 0; fairseq: none
+    norm: Literal["group", "layer"] = "group"  # group: on the first layer alone (base); layer: on every layer (large)
+    bias: bool = False
+    pointwise: bool = False  # SEW's compact extractor: one more 1x1 convolution after each stage from the second on
+
+    @model_validator(mode="after")
+    def _lengths(self) -> WaveformFrontEnd:
+        n = len(self.channels)
+        for name in ("kernels", "strides", "padding"):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"{name} has {len(getattr(self, name))} entries, channels has {n}")
+        return self
+
+
+class LogMelFrontEnd(Settings):
+    """Log-mel filterbank, normalised over each utterance's own frames, `stack` consecutive frames side by side (MelHuBERT)."""
+
+    kind: Literal["logmel"] = "logmel"
+    mels: Positive = 80
+    stack: Positive = 2  # 10 ms frames; 2 gives 50 Hz
+
+
+class LogMelConvFrontEnd(Settings):
+    """Log-mels through strided convolutions with layer norm and GELU (SummaryMixing's SSL recipe)."""
+
+    kind: Literal["logmel_conv"] = "logmel_conv"
+    mels: Positive = 80
+    channels: list[Positive] = [512, 512]
+    kernels: list[Positive] = [3, 3]
+    strides: list[Positive] = [2, 1]
+
+
+FrontEnd = Annotated[WaveformFrontEnd | LogMelFrontEnd | LogMelConvFrontEnd, Field(discriminator="kind")]
+
+
+class PositionSettings(Settings):
+    """`conv`: grouped, weight-normed convolution added to the input (wav2vec 2.0: one layer of kernel 128; data2vec: five of 19)."""
+
+    kind: Literal["conv", "sinusoidal", "none"] = "conv"
+    kernel: Positive = 128
+    groups: Positive = 16
+    layers: Positive = 1
+
+
+class CompressionSettings(Settings):
+    """Sequence compression. `fixed`: SEW's squeeze by one factor. Sampled factors come with the stochastic study."""
+
+    kind: Literal["none", "fixed"] = "none"
+    squeeze: Positive = 1
+
+
+class EncoderSettings(Settings):
+    """The context encoder: layout x mixer x norm."""
+
+    layers: Annotated[int, Field(ge=1)] = 12
+    width: Positive = 768
+    ffn: Positive = 3072
+    heads: Positive = 12
+    layout: Literal["transformer", "conformer", "branchformer"] = "transformer"
+    norm: Literal["post", "pre"] = "post"
+    mixer: str = "attention"  # a name in models.mixers.MIXERS
+    activation: Literal["gelu", "gelu_tanh", "swish"] = "gelu"
+    conv_kernel: Positive = 31  # the convolution module of Conformer and Branchformer
+    position: PositionSettings = PositionSettings()
+    compression: CompressionSettings = CompressionSettings()
+    dropout: Share = 0.1
+    attention_dropout: Share = 0.1
+    activation_dropout: Share = 0.0
+    layer_drop: Share = 0.0
+
+    @model_validator(mode="after")
+    def _divides(self) -> EncoderSettings:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} does not divide by heads {self.heads}")
+        return self
+
+
+class ModelSettings(Settings):
+    """The upstream: front end, projection, context encoder. `encoder: null` is the front end alone (the log-mel floor)."""
+
+    front_end: FrontEnd = WaveformFrontEnd()
+    encoder: EncoderSettings | None = EncoderSettings()
+    normalize_waveform: bool = False  # each utterance to zero mean and unit variance, over its true length
+    feature_norm: bool = True  # layer norm between front end and projection
+    dropout_input: Share = 0.1
+    feature_grad_mult: Share = 0.1  # gradient into the front end, scaled
+    mask_embedding: Literal["learned", "zero"] = "learned"
+    padding: Literal["exact", "peer"] = "exact"  # exact: no padding frame touches anything; peer: as transformers, leak included
+
+
+# ---------------------------------------------------------------- objectives
+
+
+class MaskSettings(Settings):
+    """Spans of masked frames; see `data.masking` for the two rules by name."""
+
+    rule: Literal["fairseq", "batch_size_paper"] = "fairseq"
+    share: Share = 0.65  # fairseq: start probability x length; batch-size paper: its 0.5
+    length: Positive = 10
+
+
+class QuantizerSettings(Settings):
+    """Gumbel product quantizer (wav2vec 2.0, section 2)."""
+
+    groups: Positive = 2
+    codes: Positive = 320
+    dim: Positive = 256  # all groups together
+    temperature_start: PositiveFloat = 2.0
+    temperature_end: PositiveFloat = 0.5
+    # share of the run after which the floor is reached; null: `temperature_decay` a step, as the papers give it
+    anneal_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    temperature_decay: PositiveFloat = 0.999995
+    input: Literal["after_norm", "before_norm"] = "after_norm"  # fairseq: after the layer norm; batch-size paper: before
+
+
+class ContrastiveSettings(Settings):
+    """wav2vec 2.0's objective. `weighting` says what multiplies the diversity and feature terms (see objectives.contrastive)."""
+
+    name: Literal["contrastive"] = "contrastive"
+    mask: MaskSettings = MaskSettings()
+    quantizer: QuantizerSettings = QuantizerSettings()
+    negatives: Positive = 100
+    temperature: PositiveFloat = 0.1
+    final_dim: Positive = 256
+    diversity_weight: Annotated[float, Field(ge=0)] = 0.1
+    feature_weight: Annotated[float, Field(ge=0)] = 10.0
+    weighting: Literal["fairseq", "batch_size_paper"] = "fairseq"
+    # the diversity term's mean code distribution: over the whole update (exact under accumulation) or over each micro-batch
+    diversity_scope: Literal["update", "micro_batch"] = "update"
+    dropout_features: Share = 0.1
+
+
+class MaskedPredictionSettings(Settings):
+    """HuBERT: predict the cluster of each masked frame. `targets` names an entry of the profile's `targets`."""
+
+    name: Literal["masked_prediction"] = "masked_prediction"
+    mask: MaskSettings = MaskSettings(share=0.8)
+    targets: str = "mfcc"
+    classes: Positive = 100
+    head: Literal["cosine", "linear"] = "cosine"  # cosine / temperature (HuBERT) or plain softmax (MelHuBERT)
+    temperature: PositiveFloat = 0.1
+    final_dim: Positive = 256
+    feature_weight: Annotated[float, Field(ge=0)] = 10.0
+    dropout_features: Share = 0.1
+
+
+class NoObjective(Settings):
+    """Nothing is learned: a floor, scored as it was initialised."""
+
+    name: Literal["none"] = "none"
+
+
+ObjectiveSettings = Annotated[ContrastiveSettings | MaskedPredictionSettings | NoObjective, Field(discriminator="name")]
+
+
+# ---------------------------------------------------------------- training
+
+
+class ScheduleSettings(Settings):
+    """Learning rate over the fraction of the budget that is used. Shares of the run, or updates when above 1 (the papers' own)."""
+
+    kind: Literal["linear", "tri_stage", "cyclic", "constant"] = "linear"
+    warmup: Annotated[float, Field(ge=0)] = 0.08
+    hold: Annotated[float, Field(ge=0)] = 0.0  # tri-stage
+    cycles: Positive = 8  # cyclic: triangles between peak / 100 and peak
+    final_scale: Share = 0.0  # tri-stage: the last rate as a share of the peak
+
+
+class BudgetSettings(Settings):
+    """How long to train: exactly one unit."""
+
+    unit: Literal["updates", "hours", "flops"] = "updates"
+    amount: PositiveFloat = 400_000.0
+
+
+class TrainingSettings(Settings):
+    budget: BudgetSettings = BudgetSettings()
+    batch_seconds: PositiveFloat = 5600.0  # audio in one update, all devices and micro-batches together
+    micro_batch_seconds: PositiveFloat = 87.5  # audio at most in one forward pass of one device
+    min_seconds: Annotated[float, Field(ge=0)] = 2.0  # shorter utterances are left out, and counted
+    max_seconds: PositiveFloat = 15.625  # longer ones are cropped at random
+    learning_rate: PositiveFloat = 5.0e-4
+    schedule: ScheduleSettings = ScheduleSettings()
+    betas: list[float] = [0.9, 0.98]
+    eps: PositiveFloat = 1.0e-6
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip_norm: PositiveFloat | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    checkpoint_seconds: PositiveFloat = 60.0  # wall time between checkpoints
+    keep_checkpoints: Positive = 2
+    valid_every: Share = 0.1  # share of the run between validations
+    workers: Annotated[int, Field(ge=0)] = 0
+    snapshots: list[Share] = []  # shares of the run at which the weights are kept, to be scored like the last
+
+
+# ---------------------------------------------------------------- data and downstream
+
+
+class CorpusSettings(Settings):
+    """The embedded corpus, spoken by eSpeak NG (data.embedded). The same settings give the same manifest anywhere."""
+
+    hours: PositiveFloat = 3.0  # of the training split; validation and test come on top
+    voices: Positive = 48
+    words: Positive = 250
+    seed: int = 1
+
+
+class DataSettings(Settings):
+    root: str | None = None  # LibriSpeech or Libri-Light as unpacked, any folder of audio, or a manifest; null: the embedded corpus
+    corpus: CorpusSettings = CorpusSettings()
+
+
+class CellData(Settings):
+    """Which part of the training split a cell sees."""
+
+    hours: PositiveFloat | None = None  # nested subsets; null: all
+    fixed_speakers: bool = False  # the subset keeps every speaker
+    augment: list[Literal["noise", "room", "speed"]] = []
+
+
+class DownstreamSettings(Settings):
+    """Which tasks score the encoder, frozen (learned weighted sum of its layers) or fine-tuned."""
+
+    tasks: list[str] = []
+    updates: Positive = 300
+    learning_rate: PositiveFloat = 1.0e-2
+    train_hours: PositiveFloat = 0.5
+
+
+class CellSettings(Settings):
+    """One setting of a study's grid, with all its seeds. `input` is what the stage reads: the corpus, a set of targets, or a run."""
+
+    input: str = ""
+    seeds: list[int] = [0]
+    data: CellData = CellData()
+    model: ModelSettings = ModelSettings()
+    objective: ObjectiveSettings = ContrastiveSettings()
+    training: TrainingSettings = TrainingSettings()
+    downstream: DownstreamSettings = DownstreamSettings()
+
+
+class TargetSettings(Settings):
+    """Labels for masked prediction: k-means on MFCC, or on a layer of an earlier cell of the same profile ("study/cell")."""
+
+    source: Literal["mfcc", "logmel", "hidden"] = "mfcc"
+    input: str = ""
+    cell: str | None = None
+    seed: int = 0  # of the k-means and, for hidden, of the run that is read
+    layer: int | None = None
+    clusters: Positive = 100
+    fit_hours: PositiveFloat = 1.0
+
+
+class StudySettings(Settings):
+    cells: dict[str, CellSettings]
+
+
+class Profile(Settings):
+    """params.yaml: the whole experiment that `dvc repro` runs."""
+
+    profile: str
+    data: DataSettings = DataSettings()
+    targets: dict[str, TargetSettings] = {}
+    studies: dict[str, StudySettings] = {}
+
+
+# ---------------------------------------------------------------- reading and naming
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; an error that names file and line otherwise."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+
+
+T = TypeVar("T", bound=Settings)
+
+
+def parse(kind: type[T], values: Any, where: str) -> T:
+    """Settings of the given kind from plain values. Errors name each key by its full path, what it got and what it wants."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{where}: {error.error_count()} setting(s) are wrong"]
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"]) or "(top)"
+            got = "" if item["type"] in ("missing", "extra_forbidden") else f", got {item['input']!r}"
+            if item["type"] == "extra_forbidden":
+                lines.append(f"  {key}: no such setting")
+            else:
+                lines.append(f"  {key}: {item['msg']}{got}")
+            if isinstance(item.get("input"), str) and "float" in item["type"] and _is_number(item["input"]):
+                lines.append(f"    YAML 1.1 reads {item['input']} as text; write it with a point, such as 1.0e-4")
+        raise UserError("\n".join(lines)) from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def settings_hash(settings: Settings) -> str:
+    """A short name for exactly these settings."""
+    text = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
