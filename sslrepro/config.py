@@ -159,6 +159,8 @@ class ContrastiveSettings(Settings):
     mask: MaskSettings = MaskSettings()
     quantizer: QuantizerSettings = QuantizerSettings()
     negatives: Positive = 100
+    # fairseq draws from the other masked frames; the batch-size paper from all, and drops hits on the positive
+    negative_rule: Literal["fairseq", "batch_size_paper"] = "fairseq"
     temperature: PositiveFloat = 0.1
     final_dim: Positive = 256
     diversity_weight: Annotated[float, Field(ge=0)] = 0.1
@@ -254,7 +256,6 @@ class CellData(Settings):
 
     hours: PositiveFloat | None = None  # nested subsets; null: all
     fixed_speakers: bool = False  # the subset keeps every speaker
-    augment: list[Literal["noise", "room", "speed"]] = []
 
 
 class DownstreamSettings(Settings):

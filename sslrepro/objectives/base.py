@@ -1,0 +1,127 @@
+"""What every objective has in common: how a micro-batch looks, what it must know of the whole update, and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sslrepro.models.upstream import Upstream
+
+Key = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch. Everything that decides a shape was drawn on the host, so that no step waits for the device.
+
+    waveforms (batch, samples); lengths (batch,) in samples, on the host; mask (batch, frames); masked (batch, most masked frames) holds the
+    places of the masked frames, masked_valid says which entries are real; negatives (batch, most masked frames, count) are places in
+    `masked`; labels (batch, frames), -1 where padded. keys: the counter of each utterance, from which device-side draws come.
+    """
+
+    waveforms: Tensor
+    lengths: Tensor
+    utterances: list[str]
+    keys: list[Key]
+    indices: Tensor
+    mask: Tensor | None = None
+    masked: Tensor | None = None
+    masked_valid: Tensor | None = None
+    negatives: Tensor | None = None
+    labels: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on the device; `lengths` stay on the host, where shapes are decided."""
+        if device.type == "cpu":
+            return self
+        moved = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if f.name != "lengths" and isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    @property
+    def masked_count(self) -> int:
+        """Masked frames in this micro-batch, from the host's draws."""
+        return sum(int(n) for n in self.host_masked_counts)
+
+    # filled by the collator, on the host
+    host_masked_counts: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the loss of one micro-batch must know of the whole update, so that accumulation is the bigger batch.
+
+    masked: masked frames; frames: true frames; micro_batches: how many, over all devices; mean_codes (groups, codes): the update's mean
+    code distribution, or None where each micro-batch uses its own. progress: share of the budget used; update: 0-based.
+    """
+
+    masked: float
+    frames: float
+    micro_batches: int
+    progress: float
+    update: int
+    mean_codes: Tensor | None = None
+
+
+class LossOutput(NamedTuple):
+    """loss: this micro-batch's share, so that the shares of an update add up to its loss per masked frame. sums: metrics as sums over
+    micro-batches. utterances: per-utterance sums, each (batch,)."""
+
+    loss: Tensor
+    sums: dict[str, Tensor]
+    utterances: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """An upstream with the heads and the loss that train it."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        super().__init__()
+        self.upstream = upstream
+
+    def draws(self, key: Key, frames: int) -> dict[str, np.ndarray]:
+        """The random choices of one utterance, from its counter: `mask` (frames,), and what else the objective needs."""
+        raise NotImplementedError
+
+    def code_sums(self, batch: Batch, totals: Totals) -> Tensor | None:
+        """Sum over masked frames of the soft code distribution (groups, codes), where the loss needs the update's mean; else None."""
+        return None
+
+    def forward(self, batch: Batch, totals: Totals) -> LossOutput:
+        raise NotImplementedError
+
+    def summarize(self, sums: dict[str, float | np.ndarray]) -> dict[str, float]:
+        """Metrics from sums over any number of micro-batches."""
+        raise NotImplementedError
+
+    def chance(self) -> dict[str, float]:
+        """The metrics of a model that knows nothing, to be drawn beside every curve."""
+        raise NotImplementedError
+
+    def collapse(self, metrics: dict[str, float]) -> str | None:
+        """Why these training metrics mean a collapsed model, or None."""
+        return None
+
+
+def take_frames(x: Tensor, places: Tensor) -> Tensor:
+    """x (batch, frames, dim) at places (batch, n) -> (batch, n, dim)."""
+    return x.gather(1, places.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def feature_penalty(features: Tensor, frame_lengths: Tensor, total_frames: float) -> Tensor:
+    """This micro-batch's share of the mean square of the front end's output over the update's true frames (wav2vec 2.0's L2 term)."""
+    inside = torch.arange(features.shape[1], device=features.device)[None, :] < frame_lengths.to(features.device)[:, None]
+    squares = features.float().pow(2).mean(-1)
+    return (squares * inside).sum() / total_frames
+
+
+def numbers(sums: dict[str, Tensor]) -> dict[str, float | np.ndarray]:
+    """Tensors to plain numbers (one wait for the device)."""
+    return {name: (value.item() if value.ndim == 0 else value.cpu().numpy()) for name, value in sums.items()}
