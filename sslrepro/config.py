@@ -230,6 +230,7 @@ class TrainingSettings(Settings):
     checkpoint_seconds: PositiveFloat = 60.0  # wall time between checkpoints
     keep_checkpoints: Positive = 2
     valid_every: Share = 0.1  # share of the run between validations
+    valid_seconds: PositiveFloat | None = None  # audio of the validations along the way; the last one uses all of the split
     workers: Annotated[int, Field(ge=0)] = 0
     snapshots: list[Share] = []  # shares of the run at which the weights are kept, to be scored like the last
 

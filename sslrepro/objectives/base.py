@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sslrepro.draws import numpy_generator
 from sslrepro.models.upstream import Upstream
 
 Key = tuple[int | str, ...]
@@ -33,6 +34,8 @@ class Batch:
     masked_valid: Tensor | None = None
     negatives: Tensor | None = None
     labels: Tensor | None = None
+    host_masked_counts: list[int] = field(default_factory=list)  # the same counts on the host, so that nobody waits for them
+    host_frames: list[int] = field(default_factory=list)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on the device; `lengths` stay on the host, where shapes are decided."""
@@ -45,13 +48,6 @@ class Batch:
         }
         return replace(self, **moved)
 
-    @property
-    def masked_count(self) -> int:
-        """Masked frames in this micro-batch, from the host's draws."""
-        return sum(int(n) for n in self.host_masked_counts)
-
-    # filled by the collator, on the host
-    host_masked_counts: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Totals:
     """What the loss of one micro-batch must know of the whole update, so that accumulation is the bigger batch.
 
     masked: masked frames; frames: true frames; micro_batches: how many, over all devices; mean_codes (groups, codes): the update's mean
-    code distribution, or None where each micro-batch uses its own. progress: share of the budget used; update: 0-based.
+    code distribution, or None where each micro-batch uses its own. progress: share of the budget used; update: 0-based; seed: the run's.
     """
 
     masked: float
@@ -67,6 +63,7 @@ class Totals:
     micro_batches: int
     progress: float
     update: int
+    seed: int = 0
     mean_codes: Tensor | None = None
 
 
@@ -89,6 +86,14 @@ class Objective(nn.Module):
     def draws(self, key: Key, frames: int) -> dict[str, np.ndarray]:
         """The random choices of one utterance, from its counter: `mask` (frames,), and what else the objective needs."""
         raise NotImplementedError
+
+    def layer_keep(self, totals: Totals) -> Tensor | None:
+        """Which layers this update keeps (layers,), the same on every device and in every micro-batch; None keeps all."""
+        encoder = self.upstream.settings.encoder
+        if not self.training or encoder is None or encoder.layer_drop == 0:
+            return None
+        draw = numpy_generator(totals.seed, "layers", totals.update).random(encoder.layers)
+        return torch.from_numpy(draw >= encoder.layer_drop)
 
     def code_sums(self, batch: Batch, totals: Totals) -> Tensor | None:
         """Sum over masked frames of the soft code distribution (groups, codes), where the loss needs the update's mean; else None."""
@@ -120,6 +125,14 @@ def feature_penalty(features: Tensor, frame_lengths: Tensor, total_frames: float
     inside = torch.arange(features.shape[1], device=features.device)[None, :] < frame_lengths.to(features.device)[:, None]
     squares = features.float().pow(2).mean(-1)
     return (squares * inside).sum() / total_frames
+
+
+def variance(x: Tensor, valid: Tensor) -> Tensor:
+    """Mean variance over the valid frames: x (batch, n, dim), valid (batch, n)."""
+    n = valid.sum().clamp(min=1)
+    w = valid[..., None].float()
+    mean = (x.float() * w).sum((0, 1)) / n
+    return (((x.float() - mean) ** 2) * w).sum((0, 1)).mean() / n
 
 
 def numbers(sums: dict[str, Tensor]) -> dict[str, float | np.ndarray]:

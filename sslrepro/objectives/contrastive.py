@@ -23,7 +23,7 @@ from sslrepro.data.masking import mask_spans, negative_samples
 from sslrepro.draws import numpy_generator, torch_generator
 from sslrepro.models.quantizer import Quantizer
 from sslrepro.models.upstream import Upstream
-from sslrepro.objectives.base import Batch, Key, LossOutput, Objective, Totals, feature_penalty, take_frames
+from sslrepro.objectives.base import Batch, Key, LossOutput, Objective, Totals, feature_penalty, take_frames, variance
 
 EPS = 1e-7  # inside the logarithm of the perplexity, as fairseq
 
@@ -104,7 +104,7 @@ class Contrastive(Objective):
 
     def forward(self, batch: Batch, totals: Totals) -> LossOutput:
         s = self.settings
-        output = self.upstream(batch.waveforms, batch.lengths, mask=batch.mask, key=(totals.update,) if self.training else None)
+        output = self.upstream(batch.waveforms, batch.lengths, mask=batch.mask, layer_keep=self.layer_keep(totals))
         valid = batch.masked_valid
         targets, soft, codes = self._quantize(self._target_features(output), batch, totals, noise=self.training)
         context = self.final_proj(take_frames(output.hidden_states[-1], batch.masked))
@@ -113,7 +113,7 @@ class Contrastive(Objective):
 
         code_sum = (soft * valid[..., None, None]).sum((0, 1))
         if totals.mean_codes is None:
-            mean_codes, share = code_sum / valid.sum(), 1.0 / totals.micro_batches
+            mean_codes, share = code_sum / valid.sum().clamp(min=1), 1.0 / totals.micro_batches
         else:  # the value is the update's; the gradient is this micro-batch's part of it
             mean_codes, share = totals.mean_codes + (code_sum - code_sum.detach()) / totals.masked, 1.0
         groups, codes_per_group = mean_codes.shape
@@ -135,7 +135,7 @@ class Contrastive(Objective):
                 "codes_hard": used.sum((0, 1)).float(),
                 "feature_squares": penalty.detach() * totals.frames,
                 "frames": output.lengths.sum().to(nats.device),
-                "context_variance": _variance(context, valid) * valid.sum(),
+                "context_variance": variance(context, valid) * valid.sum(),
             }
         return LossOutput(loss, sums, {"nats": nats.sum(1), "correct": correct.sum(1), "masked": valid.sum(1)})
 
@@ -175,11 +175,3 @@ def _gumbel(shape: tuple[int, ...], key: Key, device: torch.device) -> Tensor:
     """Standard Gumbel noise from a counter, drawn on the device."""
     draw = torch.empty(shape, device=device).exponential_(generator=torch_generator(*key, device=device))
     return -draw.log()
-
-
-def _variance(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean variance over the valid frames: x (batch, n, dim), valid (batch, n)."""
-    n = valid.sum().clamp(min=1)
-    w = valid[..., None].float()
-    mean = (x.float() * w).sum((0, 1)) / n
-    return (((x.float() - mean) ** 2) * w).sum((0, 1)).mean() / n

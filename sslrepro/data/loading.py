@@ -1,0 +1,151 @@
+"""From the corpus to micro-batches: reading, cropping, masks and labels. All of it on the host, ahead of the device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from sslrepro.config import CellSettings
+from sslrepro.data.batching import UpdatePlan, by_length
+from sslrepro.data.corpus import Corpus
+from sslrepro.data.targets import Targets
+from sslrepro.draws import numpy_generator
+from sslrepro.objectives.base import Batch, Key
+
+SAMPLE_RATE = 16_000
+CROP_STEP = 320  # crops start on the 20 ms grid, so that labels keep their place
+
+Draws = Callable[[Key, int], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One utterance as asked for: its row in the corpus, the crop, and the counter of its random choices."""
+
+    index: int
+    start: int
+    samples: int
+    key: Key
+
+
+class TrainingData(Dataset):
+    """Item i is micro-batch i % k of update i // k, for this rank.
+
+    `left_out` counts the utterances shorter than training.min_seconds; `cropped` those longer than max_seconds.
+    """
+
+    def __init__(
+        self, corpus: Corpus, settings: CellSettings, seed: int, draws: Draws, frames: Callable[[int], int], targets: Targets | None,
+        rank: int = 0, world: int = 1,
+    ) -> None:  # fmt: skip
+        t = settings.training
+        subset = corpus.subset(settings.data.hours, settings.data.fixed_speakers)
+        seconds = corpus.durations[subset]
+        kept = seconds >= t.min_seconds
+        self.left_out, self.cropped = int((~kept).sum()), int((seconds[kept] > t.max_seconds).sum())
+        self.indices, self.seconds = subset[kept], np.minimum(seconds[kept], t.max_seconds)
+        self.plan = UpdatePlan(self.seconds, t.batch_seconds, t.micro_batch_seconds, seed)
+        self.corpus, self.seed, self.draws, self.frames, self.targets = corpus, seed, draws, frames, targets
+        self.most_samples = round(t.max_seconds * SAMPLE_RATE)
+        self.rank, self.world = rank, world
+
+    @property
+    def per_rank(self) -> int:
+        """Micro-batches of one update on one device."""
+        return self.plan.micro_batches_per_update // self.world
+
+    def __getitem__(self, item: int) -> Batch:
+        update, micro = divmod(item, self.per_rank)
+        pieces = self.plan.update(update)
+        mine = micro * self.world + self.rank
+        earlier = Counter(int(position) for piece in pieces[:mine] for position in piece)
+        requests = []
+        for position in pieces[mine]:
+            position = int(position)
+            key = (self.seed, "update", update, self.corpus.name(self.indices[position]), earlier[position])
+            earlier[position] += 1  # the same utterance twice in one update is masked twice, differently
+            requests.append(self._request(int(self.indices[position]), key))
+        return collate(self.corpus, requests, self.draws, self.frames, self.targets)
+
+    def _request(self, index: int, key: Key) -> Request:
+        samples = self.corpus.samples(index)
+        if samples <= self.most_samples:
+            return Request(index, 0, samples, key)
+        places = (samples - self.most_samples) // CROP_STEP
+        start = int(numpy_generator(*key, "crop").integers(0, places + 1)) * CROP_STEP
+        return Request(index, start, self.most_samples, key)
+
+    def loader(self, first_update: int, updates: int, workers: int) -> DataLoader:
+        """Micro-batches in order from `first_update` on. The number of workers changes nothing but the speed."""
+        span = range(first_update * self.per_rank, (first_update + updates) * self.per_rank)
+        return DataLoader(
+            self, batch_size=None, sampler=span, num_workers=workers, pin_memory=torch.cuda.is_available(),
+            prefetch_factor=max(2, 2 * self.per_rank) if workers else None,
+        )  # fmt: skip
+
+
+def evaluation_batches(
+    corpus: Corpus, indices: np.ndarray, settings: CellSettings, draws: Draws, frames: Callable[[int], int], targets: Targets | None
+) -> list[Callable[[], Batch]]:
+    """A split once, sorted by length, with masks that are the same for every run and at every time. Long utterances are cut at max_seconds."""
+    t = settings.training
+    most = round(t.max_seconds * SAMPLE_RATE)
+    seconds = np.minimum(corpus.durations[indices], t.max_seconds)
+
+    def load(piece: np.ndarray) -> Batch:
+        rows = [int(indices[i]) for i in piece]
+        requests = [Request(row, 0, min(corpus.samples(row), most), ("valid", corpus.name(row))) for row in rows]
+        return collate(corpus, requests, draws, frames, targets)
+
+    return [lambda piece=piece: load(piece) for piece in by_length(seconds, t.micro_batch_seconds)]
+
+
+def collate(
+    corpus: Corpus, requests: list[Request], draws: Draws, frames: Callable[[int], int], targets: Targets | None
+) -> Batch:
+    """Read the utterances and lay them out as one padded micro-batch (see objectives.base.Batch)."""
+    lengths = [request.samples for request in requests]
+    waveforms = np.zeros((len(requests), max(lengths)), dtype=np.float32)
+    for row, request in enumerate(requests):
+        waveforms[row, : request.samples] = corpus.audio(request.index, request.start, request.samples)
+    frame_counts = [frames(n) for n in lengths]
+    drawn = [draws(request.key, count) for request, count in zip(requests, frame_counts, strict=True)]
+
+    mask = np.zeros((len(requests), max(frame_counts)), dtype=bool)
+    places = [np.flatnonzero(d["mask"]) for d in drawn]
+    counts = [len(p) for p in places]
+    masked = np.zeros((len(requests), max(max(counts), 1)), dtype=np.int64)
+    valid = np.zeros_like(masked, dtype=bool)
+    for row, place in enumerate(places):
+        mask[row, place] = True
+        masked[row, : len(place)] = place
+        valid[row, : len(place)] = True
+    negatives = None
+    if "negatives" in drawn[0]:
+        negatives = np.zeros((*masked.shape, drawn[0]["negatives"].shape[1]), dtype=np.int64)
+        for row, d in enumerate(drawn):
+            negatives[row, : counts[row]] = d["negatives"]
+    labels = None
+    if targets is not None:
+        labels = np.full(mask.shape, -1, dtype=np.int64)
+        for row, (request, count) in enumerate(zip(requests, frame_counts, strict=True)):
+            labels[row, :count] = targets.labels(request.index, request.start, count, corpus_step=CROP_STEP)
+    return Batch(
+        waveforms=torch.from_numpy(waveforms),
+        lengths=torch.tensor(lengths),
+        utterances=[corpus.name(request.index) for request in requests],
+        keys=[request.key for request in requests],
+        indices=torch.tensor([request.index for request in requests]),
+        mask=torch.from_numpy(mask),
+        masked=torch.from_numpy(masked),
+        masked_valid=torch.from_numpy(valid),
+        negatives=None if negatives is None else torch.from_numpy(negatives),
+        labels=None if labels is None else torch.from_numpy(labels),
+        host_masked_counts=counts,
+        host_frames=frame_counts,
+    )

@@ -1,0 +1,143 @@
+"""Labels for masked prediction: k-means on 39-dimensional MFCC (HuBERT's first pass), on log-mels (MelHuBERT), or on a hidden layer.
+
+A targets folder holds `labels.npy` (one code a frame, all utterances end to end in the manifest's order), `offsets.npy`, `centroids.npy` and
+`targets.json` (rate, clusters, entropy, cost). One k-means serves all splits.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchaudio
+from sklearn.cluster import MiniBatchKMeans
+
+from sslrepro.config import Profile, TargetSettings
+from sslrepro.data.corpus import Corpus
+from sslrepro.draws import key64, numpy_generator
+from sslrepro.errors import UserError
+from sslrepro.paths import corpus_dir, targets_dir
+
+SAMPLE_RATE = 16_000
+Features = Callable[[np.ndarray], np.ndarray]  # waveform (samples,) -> (frames, dim)
+
+
+class Targets:
+    """Labels of a targets folder, by utterance."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "targets.json").exists():
+            raise UserError(f"{folder}: no targets here; `dvc repro targets` makes those of the profile in params.yaml")
+        self.info = json.loads((folder / "targets.json").read_text())
+        self._labels = np.load(folder / "labels.npy", mmap_mode="r")
+        self._offsets = np.load(folder / "offsets.npy")
+
+    def labels(self, index: int, start: int, frames: int, corpus_step: int = 320) -> np.ndarray:
+        """Labels (frames,) of an utterance's frames at `corpus_step` samples each, from sample `start` on.
+
+        Labels at a higher rate are taken every so many (HuBERT takes every second of its 100 Hz labels); the last one is repeated where
+        the model has a frame more than the labels.
+        """
+        mine = self._labels[self._offsets[index] : self._offsets[index + 1]]
+        step = self.info["step"]
+        places = (start + np.arange(frames) * corpus_step) // step
+        return np.asarray(mine[np.minimum(places, len(mine) - 1)], dtype=np.int64)
+
+
+def mfcc(waveform: np.ndarray) -> np.ndarray:
+    """13 MFCC with first and second differences every 10 ms: (samples,) -> (frames, 39), as HuBERT's first iteration."""
+    wave = torch.from_numpy(waveform)[None]
+    base = torchaudio.compliance.kaldi.mfcc(wave, sample_frequency=SAMPLE_RATE, use_energy=False, dither=0.0).T
+    first = torchaudio.functional.compute_deltas(base)
+    return torch.cat([base, first, torchaudio.functional.compute_deltas(first)]).T.numpy()
+
+
+def log_mels(waveform: np.ndarray) -> np.ndarray:
+    """40 log-mel bands every 10 ms, normalised over the utterance: (samples,) -> (frames, 40), as MelHuBERT."""
+    wave = torch.from_numpy(waveform)[None]
+    mels = torchaudio.compliance.kaldi.fbank(wave, num_mel_bins=40, sample_frequency=SAMPLE_RATE, dither=0.0)
+    return ((mels - mels.mean(0)) / (mels.std(0) + 1e-5)).numpy()
+
+
+def build_targets(profile: Profile, name: str) -> Path:
+    """Fit the k-means of `profile.targets[name]` on `fit_hours` of training speech, streaming, and label every utterance of every split."""
+    settings = profile.targets[name]
+    corpus = Corpus(corpus_dir(profile.profile))
+    features, step, feature_flops = _source(profile, settings)
+    rows = _fit_rows(corpus, settings)
+    kmeans = MiniBatchKMeans(
+        settings.clusters, batch_size=10_000, n_init=5, random_state=key64("kmeans", settings.seed) % 2**32, compute_labels=False
+    )
+    fitted = 0
+    for chunk in _chunks((features(corpus.audio(row)) for row in rows), at_least=max(10_000, settings.clusters)):
+        kmeans.partial_fit(chunk)
+        fitted += len(chunk)
+    labels = [kmeans.predict(features(corpus.audio(row))).astype(np.uint16) for row in range(len(corpus.utterances))]
+    offsets = np.cumsum([0] + [len(part) for part in labels])
+    counts = np.bincount(np.concatenate(labels), minlength=settings.clusters)
+    share = counts[counts > 0] / counts.sum()
+    info = {
+        "source": settings.source,
+        "clusters": settings.clusters,
+        "clusters_used": int((counts > 0).sum()),
+        "entropy_nats": float(-(share * np.log(share)).sum()),
+        "step": step,
+        "fit_frames": fitted,
+        "labelled_frames": int(offsets[-1]),
+        # 2 FLOPs a MAC: one distance of every frame to every centroid, once to fit and once to label, after the features themselves
+        "setup_flops": float(2 * (fitted + offsets[-1]) * settings.clusters * kmeans.n_features_in_ + feature_flops(corpus)),
+    }
+    if info["clusters_used"] < max(2, settings.clusters // 10):
+        raise UserError(
+            f"targets {name}: only {info['clusters_used']} of {settings.clusters} clusters are used; "
+            "is the audio silent, or are there too many clusters for targets.fit_hours?"
+        )
+    folder = targets_dir(profile.profile, name)
+    scratch = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    np.save(scratch / "labels.npy", np.concatenate(labels))
+    np.save(scratch / "offsets.npy", offsets)
+    np.save(scratch / "centroids.npy", kmeans.cluster_centers_)
+    (scratch / "targets.json").write_text(json.dumps(info, indent=1, sort_keys=True))
+    shutil.rmtree(folder, ignore_errors=True)
+    scratch.rename(folder)
+    return folder
+
+
+def _source(profile: Profile, settings: TargetSettings) -> tuple[Features, int, Callable[[Corpus], float]]:
+    """The feature function, the samples from one frame to the next, and what the features cost."""
+    if settings.source == "mfcc":
+        return mfcc, SAMPLE_RATE // 100, lambda corpus: 0.0
+    if settings.source == "logmel":
+        return log_mels, SAMPLE_RATE // 100, lambda corpus: 0.0
+    from sslrepro.training.runs import hidden_features  # a teacher: only then is a model needed
+
+    return hidden_features(profile, settings)
+
+
+def _fit_rows(corpus: Corpus, settings: TargetSettings) -> np.ndarray:
+    """Training utterances at random until `fit_hours` are reached."""
+    train = corpus.subset(None, False)
+    order = numpy_generator("kmeans rows", settings.seed).permutation(train)
+    hours = np.cumsum(corpus.durations[order]) / 3600
+    return order[: int(np.searchsorted(hours, settings.fit_hours)) + 1]
+
+
+def _chunks(parts: Iterator[np.ndarray], at_least: int) -> Iterator[np.ndarray]:
+    """Whole utterances gathered into chunks of at least so many frames; a short rest joins the last chunk."""
+    held: list[np.ndarray] = []
+    ready: np.ndarray | None = None
+    for part in parts:
+        held.append(part)
+        if sum(map(len, held)) >= at_least:
+            if ready is not None:
+                yield ready
+            ready, held = np.concatenate(held), []
+    rest = [x for x in [ready, *held] if x is not None]
+    if rest:
+        yield np.concatenate(rest)
