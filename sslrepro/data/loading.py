@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sslrepro.data.corpus import Corpus
 from torch.utils.data import DataLoader, Dataset
 
 from sslrepro.config import CellSettings
 from sslrepro.data.batching import UpdatePlan, by_length
-from sslrepro.data.corpus import Corpus
 from sslrepro.data.targets import Targets
 from sslrepro.draws import numpy_generator
 from sslrepro.objectives.base import Batch, Key
@@ -21,6 +21,14 @@ SAMPLE_RATE = 16_000
 CROP_STEP = 320  # crops start on the 20 ms grid, so that labels keep their place
 
 Draws = Callable[[Key, int], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What the loader must know of the model: frames of so many samples, and the samples from one frame to the next."""
+
+    frames: Callable[[int], int]
+    frame_step: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class TrainingData(Dataset):
     """
 
     def __init__(
-        self, corpus: Corpus, settings: CellSettings, seed: int, draws: Draws, frames: Callable[[int], int], targets: Targets | None,
+        self, corpus: Corpus, settings: CellSettings, seed: int, draws: Draws, shapes: Shapes, targets: Targets | None,
         rank: int = 0, world: int = 1,
     ) -> None:  # fmt: skip
         t = settings.training
@@ -50,7 +58,7 @@ class TrainingData(Dataset):
         self.left_out, self.cropped = int((~kept).sum()), int((seconds[kept] > t.max_seconds).sum())
         self.indices, self.seconds = subset[kept], np.minimum(seconds[kept], t.max_seconds)
         self.plan = UpdatePlan(self.seconds, t.batch_seconds, t.micro_batch_seconds, seed)
-        self.corpus, self.seed, self.draws, self.frames, self.targets = corpus, seed, draws, frames, targets
+        self.corpus, self.seed, self.draws, self.shapes, self.targets = corpus, seed, draws, shapes, targets
         self.most_samples = round(t.max_seconds * SAMPLE_RATE)
         self.rank, self.world = rank, world
 
@@ -70,7 +78,7 @@ class TrainingData(Dataset):
             key = (self.seed, "update", update, self.corpus.name(self.indices[position]), earlier[position])
             earlier[position] += 1  # the same utterance twice in one update is masked twice, differently
             requests.append(self._request(int(self.indices[position]), key))
-        return collate(self.corpus, requests, self.draws, self.frames, self.targets)
+        return collate(self.corpus, requests, self.draws, self.shapes, self.targets)
 
     def _request(self, index: int, key: Key) -> Request:
         samples = self.corpus.samples(index)
@@ -90,7 +98,7 @@ class TrainingData(Dataset):
 
 
 def evaluation_batches(
-    corpus: Corpus, indices: np.ndarray, settings: CellSettings, draws: Draws, frames: Callable[[int], int], targets: Targets | None
+    corpus: Corpus, indices: np.ndarray, settings: CellSettings, draws: Draws, shapes: Shapes, targets: Targets | None
 ) -> list[Callable[[], Batch]]:
     """A split once, sorted by length, with masks that are the same for every run and at every time. Long utterances are cut at max_seconds."""
     t = settings.training
@@ -100,20 +108,18 @@ def evaluation_batches(
     def load(piece: np.ndarray) -> Batch:
         rows = [int(indices[i]) for i in piece]
         requests = [Request(row, 0, min(corpus.samples(row), most), ("valid", corpus.name(row))) for row in rows]
-        return collate(corpus, requests, draws, frames, targets)
+        return collate(corpus, requests, draws, shapes, targets)
 
     return [lambda piece=piece: load(piece) for piece in by_length(seconds, t.micro_batch_seconds)]
 
 
-def collate(
-    corpus: Corpus, requests: list[Request], draws: Draws, frames: Callable[[int], int], targets: Targets | None
-) -> Batch:
+def collate(corpus: Corpus, requests: list[Request], draws: Draws, shapes: Shapes, targets: Targets | None) -> Batch:
     """Read the utterances and lay them out as one padded micro-batch (see objectives.base.Batch)."""
     lengths = [request.samples for request in requests]
     waveforms = np.zeros((len(requests), max(lengths)), dtype=np.float32)
     for row, request in enumerate(requests):
         waveforms[row, : request.samples] = corpus.audio(request.index, request.start, request.samples)
-    frame_counts = [frames(n) for n in lengths]
+    frame_counts = [shapes.frames(n) for n in lengths]
     drawn = [draws(request.key, count) for request, count in zip(requests, frame_counts, strict=True)]
 
     mask = np.zeros((len(requests), max(frame_counts)), dtype=bool)
@@ -134,7 +140,7 @@ def collate(
     if targets is not None:
         labels = np.full(mask.shape, -1, dtype=np.int64)
         for row, (request, count) in enumerate(zip(requests, frame_counts, strict=True)):
-            labels[row, :count] = targets.labels(request.index, request.start, count, corpus_step=CROP_STEP)
+            labels[row, :count] = targets.labels(request.index, request.start, count, shapes.frame_step)
     return Batch(
         waveforms=torch.from_numpy(waveforms),
         lengths=torch.tensor(lengths),

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 import torchaudio
 from sklearn.cluster import MiniBatchKMeans
+from sslrepro.data.corpus import Corpus
 
 from sslrepro.config import Profile, TargetSettings
-from sslrepro.data.corpus import Corpus
 from sslrepro.draws import key64, numpy_generator
 from sslrepro.errors import UserError
 from sslrepro.paths import corpus_dir, targets_dir
@@ -36,15 +36,15 @@ class Targets:
         self._labels = np.load(folder / "labels.npy", mmap_mode="r")
         self._offsets = np.load(folder / "offsets.npy")
 
-    def labels(self, index: int, start: int, frames: int, corpus_step: int = 320) -> np.ndarray:
-        """Labels (frames,) of an utterance's frames at `corpus_step` samples each, from sample `start` on.
+    def labels(self, index: int, start: int, frames: int, frame_step: int) -> np.ndarray:
+        """Labels (frames,) of an utterance's frames at `frame_step` samples each, from sample `start` on.
 
         Labels at a higher rate are taken every so many (HuBERT takes every second of its 100 Hz labels); the last one is repeated where
         the model has a frame more than the labels.
         """
         mine = self._labels[self._offsets[index] : self._offsets[index + 1]]
         step = self.info["step"]
-        places = (start + np.arange(frames) * corpus_step) // step
+        places = (start + np.arange(frames) * frame_step) // step
         return np.asarray(mine[np.minimum(places, len(mine) - 1)], dtype=np.int64)
 
 

@@ -49,7 +49,6 @@ class Batch:
         return replace(self, **moved)
 
 
-
 @dataclass(frozen=True)
 class Totals:
     """What the loss of one micro-batch must know of the whole update, so that accumulation is the bigger batch.

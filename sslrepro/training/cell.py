@@ -1,0 +1,185 @@
+"""A cell: one setting with all its seeds, from settings to a finished run folder. Notebook, sweep and command line all call `run_cell`.
+
+Work goes on in `.work/`, outside DVC's outputs; what is finished moves to `runs/` whole. Killed anywhere, the same call resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from sslrepro import objectives
+from sslrepro.budget import cell_cost
+from sslrepro.config import CellSettings, Profile, settings_hash
+from sslrepro.data.corpus import Corpus
+from sslrepro.data.targets import Targets
+from sslrepro.downstream import Scores, score
+from sslrepro.draws import key64
+from sslrepro.errors import UserError
+from sslrepro.paths import cell_dir, corpus_dir, targets_dir, work_dir
+from sslrepro.training.identity import code_hash, commit, machine
+from sslrepro.training.loop import State, snapshot_name, train
+from sslrepro.training.meter import Progress
+
+
+class CellFailed(Exception):
+    """A seed collapsed, diverged or left the finite numbers; the evidence is written."""
+
+
+def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], bool] = lambda: False, place: str = "") -> Path:
+    """Run a cell and return `runs/<profile>/<study>/<cell>`, one folder a seed (docs/schemas.md).
+
+    should_stop: asked between updates; a yes writes a checkpoint and raises loop.Interrupted. place: such as "2/6", shown in the progress.
+    Raises UserError for a name that does not exist, CellFailed when a seed ended badly (its evidence is in the run folder all the same).
+    """
+    settings = find_cell(profile, study, cell)
+    corpus = Corpus(corpus_dir(profile.profile))
+    work, final = work_dir(profile.profile, study, cell), cell_dir(profile.profile, study, cell)
+    identity = {"settings": settings_hash(settings), "code": code_hash(), "corpus": settings_hash(profile.data)}
+    failed = []
+    for number, seed in enumerate(settings.seeds):
+        label = " ".join(x for x in (place, f"{study}/{cell}", f"seed {seed} ({number + 1}/{len(settings.seeds)})") if x)
+        folder = work / str(seed)
+        _claim(folder, identity, label)
+        if not (folder / "metrics.json").exists():
+            _run_seed(profile, settings, corpus, seed, folder, label, identity, should_stop)
+        status = json.loads((folder / "metrics.json").read_text())["status"]
+        if status != "completed":
+            failed.append(f"seed {seed}: {status}, see {final / str(seed) / 'evidence.json'}")
+    _move_whole(work, final, settings.seeds)
+    if failed:
+        raise CellFailed(f"{study}/{cell}: " + "; ".join(failed))
+    return final
+
+
+def find_cell(profile: Profile, study: str, cell: str) -> CellSettings:
+    """The settings of a cell; a name that does not exist is an error that lists those that do."""
+    if study not in profile.studies:
+        raise UserError(f"no study {study!r} in profile {profile.profile}; it has: {', '.join(profile.studies)}")
+    cells = profile.studies[study].cells
+    if cell not in cells:
+        raise UserError(f"no cell {cell!r} in study {study} of profile {profile.profile}; it has: {', '.join(cells)}")
+    return cells[cell]
+
+
+def _claim(folder: Path, identity: dict[str, str], label: str) -> None:
+    """Work that other settings, code or corpus began is not resumed: it is set aside, and said so."""
+    stamp = folder / "identity.json"
+    if stamp.exists() and json.loads(stamp.read_text()) == identity:
+        return
+    if stamp.exists():
+        print(f"{label} · settings, code or corpus changed since this run began: starting again", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    stamp.write_text(json.dumps(identity))
+
+
+def _run_seed(
+    profile: Profile, settings: CellSettings, corpus: Corpus, seed: int, folder: Path, label: str,
+    identity: dict[str, str], should_stop: Callable[[], bool],
+) -> None:  # fmt: skip
+    began = time.monotonic()
+    torch.manual_seed(key64(seed, "init"))
+    module = objectives.build(settings)
+    progress = Progress(label, None)
+    if settings.objective.name == "none":
+        upstream, state = module, State(status="completed")
+    else:
+        upstream, progress.chance = module.upstream, module.chance()["loss"]
+        named = getattr(settings.objective, "targets", None)
+        targets = Targets(targets_dir(profile.profile, named)) if named else None
+        state = train(module, corpus, targets, settings, seed, folder, progress, should_stop)
+    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, folder / "model.safetensors")
+    metrics = _pretrain_metrics(state) | _cost_metrics(profile, settings, state)
+    scores = Scores.empty()
+    if state.status == "completed":
+        scores = _validation_rows(corpus, state)
+        for share in settings.training.snapshots:
+            progress.say(f"scoring the snapshot at {share:g} of the run")
+            module.load_state_dict(load_file(folder / snapshot_name(share)))
+            scores += score(upstream, corpus, settings.downstream, seed).at(f"@{share:g}")
+        module.load_state_dict(load_file(folder / "model.safetensors"))
+        if settings.downstream.tasks:
+            progress.say("scoring: " + ", ".join(settings.downstream.tasks))
+        scores += score(upstream, corpus, settings.downstream, seed)
+        for task, reason in scores.unavailable.items():
+            progress.say(f"{task} was not scored: {reason}")
+    else:
+        (folder / "evidence.json").write_text(json.dumps({"status": state.status, **state.evidence}, indent=1, default=str))
+    scores.write(folder)
+    pd.DataFrame(state.history, columns=["update", "hours_seen", "metric", "value"]).to_csv(folder / "history.csv", index=False)
+    described = {
+        "cell": settings.model_dump(mode="json"), "seed": seed, "hashes": identity, "commit": commit(), "machine": machine(),
+        "unavailable": scores.unavailable,
+    }  # fmt: skip
+    (folder / "settings.json").write_text(json.dumps(described, indent=1, sort_keys=True))
+    metrics |= scores.metrics
+    _write_metrics(folder, metrics, state.status)
+    progress.say(f"{state.status} in {time.monotonic() - began:.0f} s")
+
+
+def _pretrain_metrics(state: State) -> dict[str, float]:
+    last = {name: value for _, _, name, value in state.history if name.startswith("valid.")}
+    metrics = {f"pretrain.valid_{name.removeprefix('valid.')}": value for name, value in last.items()}
+    for share, values in state.snapshots.items():
+        metrics |= {f"pretrain.valid_{name}@{share}": value for name, value in values.items()}
+    return metrics
+
+
+def _cost_metrics(profile: Profile, settings: CellSettings, state: State) -> dict[str, float]:
+    cost = cell_cost(settings, settings.training.max_seconds)
+    costs = {
+        "params": cost.params,
+        "macs": cost.macs,
+        "train_flops": cost.train_flops,
+        "updates": state.update,
+        "hours_seen": state.hours_seen,
+        "padding_share": 1 - state.hours_seen / state.padded_hours if state.padded_hours else 0.0,
+        "seconds": state.seconds,
+    }
+    named = getattr(settings.objective, "targets", None)
+    if named:
+        costs["setup_flops"] = Targets(targets_dir(profile.profile, named)).info["setup_flops"]
+    return {f"cost.{name}": float(value) for name, value in costs.items()}
+
+
+def _validation_rows(corpus: Corpus, state: State) -> Scores:
+    """The validation loss and misses by speaker, for the claims' intervals."""
+    if not state.valid:
+        return Scores.empty()
+    rows = pd.DataFrame.from_dict({int(row): values for row, values in state.valid.items()}, orient="index")
+    rows.columns = ["nats", "correct", "masked"]
+    rows["speaker"] = corpus.utterances.loc[rows.index, "speaker"].to_numpy()
+    sums = rows.groupby("speaker")[["nats", "correct", "masked"]].sum()
+    speakers = [("pretrain.valid_loss", s, r.nats, r.masked) for s, r in sums.iterrows()]
+    speakers += [("pretrain.valid_accuracy", s, r.masked - r.correct, r.masked) for s, r in sums.iterrows()]
+    return Scores(metrics={}, speakers=speakers, trials=[], unavailable={})
+
+
+def _write_metrics(folder: Path, metrics: dict[str, float], status: str) -> None:
+    """Finite numbers only, sorted; written last, so that its presence says that the seed is finished."""
+    bad = [name for name, value in metrics.items() if not -float("inf") < value < float("inf")]
+    if bad and status == "completed":
+        raise UserError(f"{folder}: not finite: {', '.join(bad)}")
+    kept = {name: metrics[name] for name in sorted(metrics) if name not in bad}
+    scratch = folder / "metrics.json.tmp"
+    scratch.write_text(json.dumps({**kept, "status": status}, indent=1))
+    scratch.rename(folder / "metrics.json")
+
+
+def _move_whole(work: Path, final: Path, seeds: list[int]) -> None:
+    """From work to `runs/` in one rename, without checkpoints and scratch."""
+    scratch = final.with_name(final.name + ".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    for seed in seeds:
+        shutil.copytree(work / str(seed), scratch / str(seed), ignore=shutil.ignore_patterns("checkpoints", "identity.json", "*.tmp"))
+    shutil.rmtree(final, ignore_errors=True)
+    scratch.rename(final)
+    shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,98 @@
+"""How much of the budget is used, whether the run is healthy, and what people see of it."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from sslrepro.config import CellSettings
+
+if TYPE_CHECKING:
+    from sslrepro.objectives.base import Batch, Objective
+    from sslrepro.training.loop import State
+
+
+class Budget:
+    """What an update costs in the budget's unit. Hours are real audio, without padding; FLOPs are those of each utterance alone."""
+
+    def __init__(self, settings: CellSettings, durations: np.ndarray) -> None:
+        budget = settings.training.budget
+        self.unit, self.amount = budget.unit, budget.amount
+        if self.unit == "updates":
+            self._each = np.zeros(len(durations))
+            a_second = 1 / settings.training.batch_seconds
+        elif self.unit == "hours":
+            self._each = durations / 3600
+            a_second = 1 / 3600
+        else:
+            from sslrepro.budget import cell_cost
+
+            grid = np.linspace(durations.min(), durations.max() + 1e-3, 64)
+            costs = [cell_cost(settings, float(seconds)).train_flops for seconds in grid]
+            self._each = np.interp(durations, grid, costs)
+            a_second = float(self._each.sum() / durations.sum())
+        # as estimated for schedules in updates and for the time left; the run itself ends by what was used
+        self.updates = max(1.0, self.amount / (a_second * settings.training.batch_seconds))
+        self.updates_bound = math.ceil(self.updates * 2) + 64
+
+    def cost(self, positions: np.ndarray) -> float:
+        """What the update with these utterances uses."""
+        return 1.0 if self.unit == "updates" else float(self._each[positions].sum())
+
+
+class Health:
+    """Ends a run that no longer learns, by rule and with the evidence.
+
+    non_finite: the loss of an update is NaN or infinite. diverged: the mean loss of 20 updates is above both twice the best such mean and
+    chance + 1 nat. collapsed: the objective's own rule (code use, variance), after a tenth of the run.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+
+    def after_update(self, loss: Tensor, state: State, batches: list[Batch]) -> tuple[str, dict[str, Any]] | None:
+        value = float(loss)
+        if not math.isfinite(value):
+            named = [name for batch in batches for name in batch.utterances]
+            return "non_finite", {"update": state.update, "loss": str(value), "utterances": named, "losses_before": state.losses[-20:]}
+        state.losses = [*state.losses, value][-200:]
+        window = state.losses[-20:]
+        if len(window) == 20:
+            mean = sum(window) / 20
+            state.best_loss = min(state.best_loss, mean)
+            if mean > 2 * state.best_loss and mean > self.objective.chance()["loss"] + 1:
+                return "diverged", {"update": state.update, "mean_of_last_20": mean, "best_mean_of_20": state.best_loss, "losses": window}
+        return None
+
+    def after_log(self, metrics: dict[str, float], share: float) -> tuple[str, dict[str, Any]] | None:
+        reason = self.objective.collapse(metrics) if share > 0.1 else None
+        return ("collapsed", {"reason": reason, "share_of_run": share, "metrics": metrics}) if reason else None
+
+
+class Progress:
+    """One line on stderr now and then: cell i of n, updates, hours of audio seen, loss beside chance, time left."""
+
+    def __init__(self, label: str, chance: float | None = None, every: float = 10.0) -> None:
+        self.label, self.chance, self.every = label, chance, every
+        self._last = 0.0
+        self._first: tuple[float, int] | None = None
+
+    def update(self, update: int, updates: float, hours: float, loss: float, seconds: float) -> None:
+        if self._first is None:
+            self._first = (seconds, update)
+        now = time.monotonic()
+        if now - self._last < self.every and update < updates:
+            return
+        self._last = now
+        took, done = seconds - self._first[0], update - self._first[1]
+        left = f"{took / done * max(updates - update, 0):.0f} s left" if done else "…"
+        beside = f" (chance {self.chance:.2f})" if self.chance is not None else ""
+        self.say(f"{update}/{updates:.0f} updates · {hours:.2f} h seen · loss {loss:.3f}{beside} · {left}")
+
+    def say(self, text: str) -> None:
+        print(f"{self.label} · {text}", file=sys.stderr, flush=True)
