@@ -1,0 +1,59 @@
+"""The Transformer layer and the feed-forward block that all layouts share."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslrepro.config import EncoderSettings
+from sslrepro.models.mixers import build_mixer
+from sslrepro.models.padding import Padding
+
+
+class Activation(nn.Module):
+    """GELU (exact, or its tanh form) or Swish, by name."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.name == "swish":
+            return F.silu(x)
+        return F.gelu(x, approximate="tanh" if self.name == "gelu_tanh" else "none")
+
+
+class FeedForward(nn.Module):
+    """Linear to `ffn`, activation, linear back, both with bias: `(..., width)` → `(..., width)`."""
+
+    def __init__(self, settings: EncoderSettings):
+        super().__init__()
+        self.up = nn.Linear(settings.width, settings.ffn)
+        self.activation = Activation(settings.activation)
+        self.activation_dropout = nn.Dropout(settings.activation_dropout)
+        self.down = nn.Linear(settings.ffn, settings.width)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.down(self.activation_dropout(self.activation(self.up(x)))))
+
+
+class TransformerLayer(nn.Module):
+    """Mixer and feed-forward, each with a residual; layer norm after each sum (`post`, BERT, wav2vec 2.0 base) or
+    before each block (`pre`, wav2vec 2.0 large). `(batch, frames, width)` → the same."""
+
+    def __init__(self, settings: EncoderSettings):
+        super().__init__()
+        self.pre = settings.norm == "pre"
+        self.mixer = build_mixer(settings)
+        self.mixer_norm = nn.LayerNorm(settings.width)
+        self.feed_forward = FeedForward(settings)
+        self.feed_forward_norm = nn.LayerNorm(settings.width)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, x: Tensor, padding: Padding) -> Tensor:
+        if self.pre:
+            x = x + self.dropout(self.mixer(self.mixer_norm(x), padding))
+            return x + self.feed_forward(self.feed_forward_norm(x))
+        x = self.mixer_norm(x + self.dropout(self.mixer(x, padding)))
+        return self.feed_forward_norm(x + self.feed_forward(x))

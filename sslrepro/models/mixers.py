@@ -1,0 +1,49 @@
+"""What mixes information between frames. A new mixer is one class in its own file and one line in `MIXERS`.
+
+A mixer is built from `EncoderSettings` and maps `(batch, frames, width)` to the same shape, given `Padding`; padding
+must not reach valid frames. What it returns on padding does not matter.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslrepro.config import EncoderSettings
+from sslrepro.errors import UserError
+from sslrepro.models.padding import Padding
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention by torch's scaled dot product; keys on padding are left out. Four linears with bias."""
+
+    def __init__(self, settings: EncoderSettings):
+        super().__init__()
+        width = settings.width
+        self.heads = settings.heads
+        self.dropout = settings.attention_dropout
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, padding: Padding) -> Tensor:
+        def split(y: Tensor) -> Tensor:
+            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
+        mask = None if padding.valid is None else padding.valid[:, None, None, :]
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+
+MIXERS: dict[str, type[nn.Module]] = {
+    "attention": SelfAttention,
+}
+
+
+def build_mixer(settings: EncoderSettings) -> nn.Module:
+    if settings.mixer not in MIXERS:
+        raise UserError(f"model.encoder.mixer: no mixer named {settings.mixer!r}; there are: {', '.join(sorted(MIXERS))}")
+    return MIXERS[settings.mixer](settings)

@@ -1,0 +1,70 @@
+"""Position embeddings, added to the encoder's input: `(batch, frames, dim)` → `(batch, frames, dim)`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from sslrepro.config import PositionSettings
+from sslrepro.models.padding import Padding
+
+
+def build_position(settings: PositionSettings, dim: int, stride: int = 1) -> nn.Module | None:
+    if settings.kind == "conv":
+        return ConvPosition(dim, settings.kernel, settings.groups, settings.layers, stride)
+    return SinusoidalPosition(dim, stride) if settings.kind == "sinusoidal" else None
+
+
+class ConvPosition(nn.Module):
+    """Grouped convolutions and GELU. One layer is weight-normed along time (wav2vec 2.0); several have a layer norm
+    without weights before the GELU instead (data2vec, arXiv 2202.03555). With a stride, as SEW: one output for
+    `stride` frames.
+
+    The input must be zero on padding: so each utterance sees zeros beyond its own end, as if it were alone.
+    """
+
+    def __init__(self, dim: int, kernel: int, groups: int, layers: int, stride: int = 1):
+        super().__init__()
+        strides = [stride] + [1] * (layers - 1)
+        self.convs = nn.ModuleList(nn.Conv1d(dim, dim, kernel, step, kernel // 2, groups=groups) for step in strides)
+        for conv in self.convs:
+            nn.init.normal_(conv.weight, std=math.sqrt(4.0 / (kernel * dim)))
+            nn.init.zeros_(conv.bias)
+        self.normed = layers > 1
+        if not self.normed:
+            weight_norm(self.convs[0], dim=2)
+        self.drop = 1 - kernel % 2  # an even kernel gives one output too many
+
+    def forward(self, x: Tensor, padding: Padding) -> Tensor:
+        x = x.transpose(1, 2)
+        for i, conv in enumerate(self.convs):
+            if i > 0:
+                x = padding.zero(x, time=2)
+            x = conv(x)
+            x = x[..., : x.shape[-1] - self.drop]
+            if self.normed:
+                x = F.layer_norm(x.transpose(1, 2), x.shape[1:2]).transpose(1, 2)
+            x = F.gelu(x)
+        return x.transpose(1, 2)
+
+
+class SinusoidalPosition(nn.Module):
+    """Absolute sine and cosine positions (Attention Is All You Need, section 3.5), sines in even channels. No
+    parameters.
+    """
+
+    def __init__(self, dim: int, stride: int = 1):
+        super().__init__()
+        self.stride = stride
+        rates = torch.exp(torch.arange(0, dim, 2).float() * (-math.log(10_000.0) / dim))
+        self.register_buffer("rates", rates, persistent=False)
+
+    def forward(self, x: Tensor, padding: Padding) -> Tensor:
+        time = torch.arange(0, x.shape[1], self.stride, device=x.device, dtype=torch.float32)
+        angles = time[:, None] * self.rates.float()
+        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, : x.shape[2]]
+        return table.to(x.dtype).expand(len(x), -1, -1)
