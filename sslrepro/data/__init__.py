@@ -1,0 +1,1 @@
+"""Corpora and what is made of them: manifests, audio, batches by seconds, masks, targets."""

@@ -1,0 +1,106 @@
+"""A corpus folder (docs/schemas.md), read."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sslrepro.data.audio import read_audio
+from sslrepro.draws import key64
+from sslrepro.errors import UserError
+
+SAMPLE_RATE = 16000
+_TABLE = {"sep": "\t", "quoting": 3, "keep_default_na": False, "encoding": "utf-8"}
+
+
+class Corpus:
+    """`.utterances` is the manifest in its order, with an integer index that every method below speaks of. Safe to use from threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        for name in ("corpus.json", "manifest.tsv"):
+            if not (self.folder / name).is_file():
+                raise UserError(f"{self.folder} is not a corpus folder: it has no {name}; make it with `sslrepro data prepare`")
+        self.info: dict = json.loads((self.folder / "corpus.json").read_text(encoding="utf-8"))
+        kinds = {"split": "category", "speaker": "category", "intent": "category", "keyword": "category"}
+        kinds |= {"utterance": str, "path": str, "text": str, "start": np.int64, "frames": np.int64}
+        self.utterances: pd.DataFrame = pd.read_csv(self.folder / "manifest.tsv", dtype=kinds, **_TABLE)
+        self._root = (self.folder / self.info["audio_root"]).resolve()
+        self._shards: dict[str, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @cached_property
+    def durations(self) -> np.ndarray:
+        """(utterances,) float64 seconds."""
+        return self.utterances["frames"].to_numpy() / SAMPLE_RATE
+
+    def split(self, name: str) -> pd.DataFrame:
+        """The utterances of `train`, `valid` or `test`, with their index."""
+        return self.utterances[self.utterances["split"] == name]
+
+    def audio(self, index: int, start: int = 0, frames: int | None = None) -> np.ndarray:
+        """(samples,) float32 of utterance `index`, from `start` samples after its beginning, at most `frames`."""
+        path, first, length = self._places[index]
+        last = length if frames is None else min(start + frames, length)
+        if self.info["layout"] == "files":
+            return read_audio(self._root / path, int(first) + start, int(last) - start)
+        return self._shard(path)[first + start : first + last].astype(np.float32) / 32768
+
+    @cached_property
+    def _places(self) -> list[tuple[str, int, int]]:
+        table = self.utterances
+        return list(zip(table["path"].tolist(), table["start"].tolist(), table["frames"].tolist(), strict=True))
+
+    def _shard(self, path: str) -> np.ndarray:
+        """The samples of one of our own WAV files (PCM16, mono, header of 44 bytes), mapped, not read."""
+        if path not in self._shards:
+            try:
+                self._shards[path] = np.memmap(self._root / path, dtype="<i2", mode="r", offset=44)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{self._root / path}: {error}; make the corpus again") from None
+        return self._shards[path]
+
+    def subset(self, hours: float | None, fixed_speakers: bool = False) -> np.ndarray:
+        """Index of the training utterances that make up `hours`; a smaller subset is part of any larger one. None: all.
+
+        By default speakers are added one after another, as collections grow; with `fixed_speakers` every speaker is kept and says
+        less. Either way the order is drawn from the names alone. Raises UserError if the split has fewer hours.
+        """
+        order = self._nested[fixed_speakers]
+        if hours is None:
+            return np.sort(order)
+        reached = np.cumsum(self.durations[order]) / 3600
+        if not len(order) or reached[-1] < hours * 0.999:
+            have = reached[-1] if len(order) else 0.0
+            raise UserError(f"{self.folder}: {hours} hours of training audio were asked for, there are {have:.2f}")
+        return np.sort(order[: int(np.searchsorted(reached, hours * (1 - 1e-9))) + 1])
+
+    @cached_property
+    def _nested(self) -> dict[bool, np.ndarray]:
+        train = self.split("train")
+        speakers = train["speaker"].astype(str).to_numpy()
+        place = {speaker: key64("subset", speaker) for speaker in np.unique(speakers)}
+        keys = pd.DataFrame({"speaker": [place[speaker] for speaker in speakers]}, index=train.index)
+        keys["utterance"] = [key64("subset", name) for name in train["utterance"]]
+        keys = keys.sort_values(["speaker", "utterance"], kind="stable")
+        growing = keys.index.to_numpy()
+        turn = keys.groupby("speaker").cumcount().to_numpy()
+        return {False: growing, True: growing[np.argsort(turn, kind="stable")]}
+
+    def alignment(self) -> pd.DataFrame:
+        """`utterance tier start end label`; empty where phones are not known."""
+        return self._table("alignment", {"utterance": "category", "tier": "category", "label": "category"})
+
+    def trials(self, split: str) -> pd.DataFrame:
+        """`split left right same` of one split."""
+        table = self._table("trials", {"split": "category"})
+        return table[table["split"] == split].reset_index(drop=True)
+
+    def _table(self, name: str, kinds: dict) -> pd.DataFrame:
+        return pd.read_csv(self.folder / f"{name}.tsv", dtype=kinds, **_TABLE)
