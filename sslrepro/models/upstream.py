@@ -98,8 +98,7 @@ class Upstream(nn.Module):
         if min(frames) < 1:
             raise UserError(f"an utterance of {min(samples)} samples is too short for one frame of this front end")
         padding = Padding.of(frames, self.front_end.frames(size), waveforms.device)
-        features = self._features(waveforms, samples)
-        normed = features if self.feature_norm is None else self.feature_norm(features)
+        features, normed = self.front(waveforms, samples)
         length_tensor = torch.tensor(frames, dtype=torch.long)
         if self.encoder is None:
             if mask is not None:
