@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslrepro.draws import numpy_generator
-from sslrepro.models.upstream import Upstream
+from sslrepro.models.upstream import Upstream, UpstreamOutput
 
 Key = tuple[int | str, ...]
 
@@ -57,8 +57,8 @@ class Totals:
     code distribution, or None where each micro-batch uses its own. progress: share of the budget used; update: 0-based; seed: the run's.
     """
 
-    masked: float
-    frames: float
+    masked: float | Tensor
+    frames: float | Tensor
     micro_batches: int
     progress: float
     update: int
@@ -119,11 +119,11 @@ def take_frames(x: Tensor, places: Tensor) -> Tensor:
     return x.gather(1, places.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
-def feature_penalty(features: Tensor, frame_lengths: Tensor, total_frames: float) -> Tensor:
+def feature_penalty(output: UpstreamOutput, total_frames: float | Tensor) -> Tensor:
     """This micro-batch's share of the mean square of the front end's output over the update's true frames (wav2vec 2.0's L2 term)."""
-    inside = torch.arange(features.shape[1], device=features.device)[None, :] < frame_lengths.to(features.device)[:, None]
-    squares = features.float().pow(2).mean(-1)
-    return (squares * inside).sum() / total_frames
+    squares = output.features.float().pow(2).mean(-1)
+    valid = output.padding.valid
+    return (squares if valid is None else squares * valid).sum() / total_frames
 
 
 def variance(x: Tensor, valid: Tensor) -> Tensor:

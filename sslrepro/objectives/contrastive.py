@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sslrepro.config import ContrastiveSettings, QuantizerSettings
 from sslrepro.data.masking import mask_spans, negative_samples
 from sslrepro.draws import numpy_generator, torch_generator
-from sslrepro.models.quantizer import Quantizer
+from sslrepro.models.quantizer import Quantized, Quantizer, gumbel_noise
 from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Batch, Key, LossOutput, Objective, Totals, feature_penalty, take_frames, variance
 
@@ -82,32 +82,33 @@ class Contrastive(Objective):
         negatives = negative_samples(int(mask.sum()), self.settings.negatives, self.settings.negative_rule, generator)
         return {"mask": mask, "negatives": negatives}
 
-    def _quantize(self, features: Tensor, batch: Batch, totals: Totals, noise: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Targets of the masked frames from the unmasked features: (batch, n, dim), soft (batch, n, groups, codes), ids (batch, n, groups)."""
+    def _quantize(self, features: Tensor, batch: Batch, totals: Totals, noise: bool) -> Quantized:
+        """Targets of the masked frames: vectors (batch, n, dim), soft choices (batch, n, groups, codes), ids (batch, n, groups)."""
         q = self.settings.quantizer
         frames = self.dropout_features(take_frames(features, batch.masked))
         gumbel = None
         if noise:
             shape = (frames.shape[1], q.groups, q.codes)
-            gumbel = torch.stack([_gumbel(shape, (*key, "gumbel"), frames.device) for key in batch.keys])
+            draws = [torch_generator(*key, "gumbel", device=frames.device) for key in batch.keys]
+            gumbel = torch.stack([gumbel_noise(shape, generator) for generator in draws])
         return self.quantizer(frames, temperature_at(q, totals.progress, totals.update), gumbel)
 
-    def _target_features(self, output) -> Tensor:
-        return output.features if self.settings.quantizer.input == "before_norm" else output.normed
+    def _target_features(self, features: Tensor, normed: Tensor) -> Tensor:
+        return features if self.settings.quantizer.input == "before_norm" else normed
 
     def code_sums(self, batch: Batch, totals: Totals) -> Tensor | None:
         if self.settings.diversity_weight == 0 or self.settings.diversity_scope == "micro_batch":
             return None
-        output = self.upstream.features(batch.waveforms, batch.lengths)
-        _, soft, _ = self._quantize(self._target_features(output), batch, totals, noise=False)
+        features, normed = self.upstream.front(batch.waveforms, batch.lengths)
+        _, soft, _ = self._quantize(self._target_features(features, normed), batch, totals, noise=False)
         return (soft * batch.masked_valid[..., None, None]).sum((0, 1))
 
     def forward(self, batch: Batch, totals: Totals) -> LossOutput:
         s = self.settings
         output = self.upstream(batch.waveforms, batch.lengths, mask=batch.mask, layer_keep=self.layer_keep(totals))
         valid = batch.masked_valid
-        targets, soft, codes = self._quantize(self._target_features(output), batch, totals, noise=self.training)
-        context = self.final_proj(take_frames(output.hidden_states[-1], batch.masked))
+        targets, soft, codes = self._quantize(self._target_features(output.features, output.normed), batch, totals, self.training)
+        context = self.final_proj(take_frames(output.output, batch.masked))
         nats, correct = contrastive_terms(context, self.project_q(targets), codes, batch.negatives, s.temperature)
         nats, correct = nats * valid, correct * valid
 
@@ -118,7 +119,7 @@ class Contrastive(Objective):
             mean_codes, share = totals.mean_codes + (code_sum - code_sum.detach()) / totals.masked, 1.0
         groups, codes_per_group = mean_codes.shape
         lost = (codes_per_group - perplexity(mean_codes)).sum()
-        penalty = feature_penalty(output.features, output.lengths, totals.frames)
+        penalty = feature_penalty(output, totals.frames)
         if s.weighting == "fairseq":
             extra = s.diversity_weight * lost / (groups * codes_per_group) * share + s.feature_weight * penalty
         else:  # per micro-batch in their code, against a sum of cross-entropies over it
@@ -134,7 +135,7 @@ class Contrastive(Objective):
                 "codes_soft": code_sum.detach(),
                 "codes_hard": used.sum((0, 1)).float(),
                 "feature_squares": penalty.detach() * totals.frames,
-                "frames": output.lengths.sum().to(nats.device),
+                "frames": nats.new_tensor(float(output.lengths.sum())),
                 "context_variance": variance(context, valid) * valid.sum(),
             }
         return LossOutput(loss, sums, {"nats": nats.sum(1), "correct": correct.sum(1), "masked": valid.sum(1)})
@@ -169,9 +170,3 @@ class Contrastive(Objective):
         if metrics["context_variance"] < 1e-8:
             return f"the context vectors do not vary (variance {metrics['context_variance']:.1e})"
         return None
-
-
-def _gumbel(shape: tuple[int, ...], key: Key, device: torch.device) -> Tensor:
-    """Standard Gumbel noise from a counter, drawn on the device."""
-    draw = torch.empty(shape, device=device).exponential_(generator=torch_generator(*key, device=device))
-    return -draw.log()

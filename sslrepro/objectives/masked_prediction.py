@@ -48,14 +48,14 @@ class MaskedPrediction(Objective):
     def forward(self, batch: Batch, totals: Totals) -> LossOutput:
         output = self.upstream(batch.waveforms, batch.lengths, mask=batch.mask, layer_keep=self.layer_keep(totals))
         valid = batch.masked_valid
-        projected = self.final_proj(take_frames(output.hidden_states[-1], batch.masked))
+        projected = self.final_proj(take_frames(output.output, batch.masked))
         logits = projected
         if self.settings.head == "cosine":
             logits = class_logits(projected, self.label_embeddings, self.settings.temperature)
         labels = batch.labels.gather(1, batch.masked).clamp(min=0)
         nats, correct = masked_prediction_terms(logits, labels)
         nats, correct = nats * valid, correct * valid
-        penalty = feature_penalty(output.features, output.lengths, totals.frames)
+        penalty = feature_penalty(output, totals.frames)
         loss = nats.sum() / totals.masked + self.settings.feature_weight * penalty
         with torch.no_grad():
             predicted = F.one_hot(logits.argmax(-1), self.settings.classes) * valid[..., None]
@@ -65,7 +65,7 @@ class MaskedPrediction(Objective):
                 "correct": correct.sum(),
                 "predicted": predicted.sum((0, 1)).float(),
                 "feature_squares": penalty.detach() * totals.frames,
-                "frames": output.lengths.sum().to(nats.device),
+                "frames": nats.new_tensor(float(output.lengths.sum())),
                 "context_variance": variance(projected, valid) * valid.sum(),
             }
         return LossOutput(loss, sums, {"nats": nats.sum(1), "correct": correct.sum(1), "masked": valid.sum(1)})
