@@ -21,8 +21,8 @@ INTENTS = FRAMES * VERB_GROUPS
 MINIMUM_WORDS = 100
 PREFERRED, OTHER = 6, 0.03  # successors that a word prefers, and the weight of all others relative to them
 
-_ONSETS = "b d f g h j k l m n p r s t v w z sh ch th st tr pl br gr fl sn dr".split()
-_VOWELS = "a e i o u ee oo ai ow".split()
+_ONSETS = [*"bdfghjklmnprstvwz", "sh", "ch", "th", "st", "tr", "pl", "br", "gr", "fl", "sn", "dr"]
+_VOWELS = [*"aeiou", "ee", "oo", "ai", "ow"]
 _CODAS = ["", "", "n", "l", "r", "s", "t", "k", "m", "nd", "sk", "lt"]
 
 

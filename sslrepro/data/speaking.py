@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
+from math import gcd
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from scipy.signal import fftconvolve, lfilter, resample_poly
+from scipy.signal import fftconvolve, firwin, lfilter, resample_poly
 
 from sslrepro.data.language import Language, Sentence
 from sslrepro.data.synth import SILENCE, Synthesizer
@@ -79,19 +81,32 @@ def record(speech: np.ndarray, rate: int, draw: np.random.Generator) -> tuple[np
     Silence of 0.1-0.25 s at both ends, a room (direct sound, then exponentially decaying noise, 0.1-0.4 s to -60 dB), a level of
     -32 to -22 dB full scale, and coloured noise at 15-35 dB below the speech. Onsets stay where they are.
     """
-    greatest = np.gcd(SAMPLE_RATE, rate)
-    clean = resample_poly(speech.astype(np.float64), SAMPLE_RATE // greatest, rate // greatest)
+    up, down, window = _resampler(rate)
+    clean = resample_poly(speech.astype(np.float32), up, down, window=window)
     lead, tail = (int(draw.integers(SAMPLE_RATE // 10, SAMPLE_RATE // 4)) for _ in range(2))
-    clean = np.concatenate([np.zeros(lead), clean, np.zeros(tail)])
-    decay, reverberant = draw.uniform(0.1, 0.4), 10 ** (draw.uniform(-30, -15) / 20)
-    room = draw.standard_normal(int(decay * SAMPLE_RATE)) * np.exp(-6.9 * np.arange(int(decay * SAMPLE_RATE)) / (decay * SAMPLE_RATE))
-    room *= reverberant
+    clean = np.concatenate([np.zeros(lead, np.float32), clean, np.zeros(tail, np.float32)])
+    taps = int(draw.uniform(0.1, 0.4) * SAMPLE_RATE)
+    room = draw.standard_normal(taps, np.float32) * np.exp(-6.9 / taps * np.arange(taps, dtype=np.float32))
+    room *= np.float32(10 ** (draw.uniform(-30, -15) / 20))
     room[0] = 1.0
     heard = fftconvolve(clean, room)[: len(clean)]
-    heard *= 10 ** (draw.uniform(-32, -22) / 20) / max(np.sqrt(np.mean(heard**2)), 1e-9)
-    noise = lfilter([1.0], [1.0, -draw.uniform(0.0, 0.95)], draw.standard_normal(len(heard)))
-    noise *= np.sqrt(np.mean(heard**2) / np.mean(noise**2)) * 10 ** (-draw.uniform(15, 35) / 20)
+    heard *= 10 ** (draw.uniform(-32, -22) / 20) / max(_level(heard), 1e-9)
+    tilt = np.array([1.0, -draw.uniform(0.0, 0.95)], np.float32)
+    noise = lfilter(np.ones(1, np.float32), tilt, draw.standard_normal(len(heard), np.float32))
+    noise *= _level(heard) / _level(noise) * 10 ** (-draw.uniform(15, 35) / 20)
     return np.clip(np.rint((heard + noise) * 32767), -32768, 32767).astype(np.int16), lead
+
+
+def _level(signal: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(signal))))
+
+
+@cache
+def _resampler(rate: int) -> tuple[int, int, np.ndarray]:
+    """Factors and low-pass filter from `rate` to 16 kHz, as scipy.signal.resample_poly designs it for each call."""
+    greatest = gcd(SAMPLE_RATE, rate)
+    up, down = SAMPLE_RATE // greatest, rate // greatest
+    return up, down, firwin(20 * max(up, down) + 1, 1 / max(up, down), window=("kaiser", 5.0)).astype(np.float32)
 
 
 def _at(sample: int, rate: int, offset: int) -> int:

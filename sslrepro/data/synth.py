@@ -18,12 +18,17 @@ from sslrepro.errors import UserError
 
 # eSpeak NG's voice variants that are voiced, intelligible and apart from each other: of variants whose mean and spread of MFCC lay
 # nearer together than two utterances of one variant do, one is kept. Whispers and Klatt doubles are out.
+# fmt: off
 VARIANTS = (
-    "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alex Alicia Andrea Andy Annie AnxiousAndy Denis Diogo Gene Jacky Lee Marco Mario "
-    "Nguyen RicishayMax RicishayMax2 Storm Tweaky adam anika announcer antonio belinda benjamin boris croak david ed edward "
-    "grandma grandpa gustave ian iven iven2 iven4 john kaukovalta klatt klatt3 klatt4 linda marcelo max norbert pablo paul "
-    "pedro quincy rob robosoft4 robosoft8 sandro shelby steph travis victor"
-).split()
+    "f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Alex", "Alicia", "Andrea",
+    "Andy", "Annie", "AnxiousAndy", "Denis", "Diogo", "Gene", "Jacky", "Lee", "Marco", "Mario", "Nguyen",
+    "RicishayMax", "RicishayMax2", "Storm", "Tweaky", "adam", "anika", "announcer", "antonio", "belinda",
+    "benjamin", "boris", "croak", "david", "ed", "edward", "grandma", "grandpa", "gustave", "ian", "iven",
+    "iven2", "iven4", "john", "kaukovalta", "klatt", "klatt3", "klatt4", "linda", "marcelo", "max", "norbert",
+    "pablo", "paul", "pedro", "quincy", "rob", "robosoft4", "robosoft8", "sandro", "shelby", "steph", "travis",
+    "victor",
+)
+# fmt: on
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-gb-x-gbclan", "en-us-nyc", "en-gb-x-gbcwmd")
 SILENCE = "sil"
 
