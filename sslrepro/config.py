@@ -303,6 +303,7 @@ class Profile(Settings):
     data: DataSettings = DataSettings()
     targets: dict[str, TargetSettings] = {}
     studies: dict[str, StudySettings] = {}
+    with_cells: list[str] = []  # the studies that have cells: each has a notebook to run
 
 
 # ---------------------------------------------------------------- reading and naming

@@ -1,0 +1,54 @@
+# `make help` lists what there is. Everything runs from .venv, which `make setup` builds from requirements.lock.
+SHELL := /bin/sh
+PROFILE ?= quick
+BIN := $(CURDIR)/.venv/bin
+UV := .uv/bin/uv
+LOCKS := requirements-uv.lock requirements.lock pyproject.toml
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c \
+	'import sys; (3, 11) <= sys.version_info < (3, 14) and print("$(p)")' 2>/dev/null)))
+export PATH := $(BIN):$(PATH)
+export JUPYTER_PREFER_ENV_PATH := 1
+export WANDB_ERROR_REPORTING := false
+# another project's environment must not be mixed in
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX
+
+.PHONY: help setup install repro test lint report bench lock
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+setup: ## the locked environment in .venv, only when a lock changed
+	@cat $(LOCKS) | cksum | cmp -s - .venv/built-from || $(MAKE) --no-print-directory install
+
+install:
+	@test -n "$(PYTHON)" || { echo "sslrepro needs Python 3.11, 3.12 or 3.13 as python3 (or make PYTHON=/path/to/python)" >&2; exit 1; }
+	@echo "Setting up .venv with $$($(PYTHON) --version) from requirements.lock"
+	@rm -f .venv/built-from
+	@$(PYTHON) -m venv --clear .uv || { echo "python's venv module is missing (Debian: apt install python3-venv)" >&2; exit 1; }
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@test -x .venv/bin/python || $(UV) venv --quiet --no-project --python .uv/bin/python .venv
+	@$(UV) pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
+	@$(UV) pip install --quiet --python .venv/bin/python --no-deps --offline --editable .
+	@cat $(LOCKS) | cksum > .venv/built-from
+
+repro: setup ## the pipeline on PROFILE (quick); FORCE=1 overwrites a params.yaml edited by hand
+	@python -m sslrepro.pipeline.profile write $(PROFILE) $(if $(FORCE),--force)
+	@dvc repro
+	@python -m sslrepro.pipeline.profile where
+
+test: setup ## all tests: unit, parity, pipeline, and every notebook
+	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 600 tests notebooks
+
+lint: setup ## ruff, and no outputs in notebooks
+	@ruff check . && ruff format --check . && nbstripout --verify notebooks/*.ipynb
+
+report: setup ## the pages of the last run again: report/index.html
+	@dvc repro --single-item report
+	@python -m sslrepro.pipeline.profile where
+
+bench: setup ## speed beside the libraries people use
+	@python -m benchmarks
+
+lock: ## resolve pyproject.toml again into requirements.lock
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --group dev \
+		pyproject.toml -p 3.11 -o requirements.lock

@@ -1,0 +1,3 @@
+from sslrepro.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,106 @@
+"""Cells one after another in one process, without DVC, Jupyter or papermill: for a bare machine with a GPU.
+
+Imports no more than training does. Finished cells are skipped, an interrupted one goes on at its last checkpoint, and a copied `runs/` and
+`.work/` count as one's own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+
+from sslrepro.config import Profile, settings_hash
+from sslrepro.errors import UserError
+from sslrepro.paths import cell_dir, corpus_dir, targets_dir
+from sslrepro.pipeline.profile import position
+
+
+@dataclass
+class Swept:
+    """What became of each cell of a sweep."""
+
+    finished: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)  # were finished before
+    failed: dict[str, str] = field(default_factory=dict)  # cell -> why
+    left: list[str] = field(default_factory=list)  # not finished when the time was up
+
+
+def sweep(profile: Profile, study: str, minutes: float) -> Swept:
+    """Run the cells of a study for at most `minutes` of wall time, then stop at a checkpoint. The same call goes on from there.
+
+    A cell that collapses or diverges is recorded and does not stop the others. Raises UserError for a study without cells.
+    """
+    from sslrepro.training.cell import CellFailed, run_cell
+    from sslrepro.training.loop import Interrupted
+
+    cells = list(profile.studies[study].cells) if study in profile.studies else []
+    if not cells:
+        raise UserError(f"study {study!r} has no cells in profile {profile.profile}; these have: {', '.join(profile.with_cells)}")
+    deadline = time.monotonic() + 60 * minutes
+    swept = Swept()
+    for cell in cells:
+        if is_finished(profile, study, cell):
+            swept.skipped.append(cell)
+        elif time.monotonic() >= deadline:
+            swept.left.append(cell)
+        else:
+            prepare(profile, study, cell)
+            try:
+                run_cell(profile, study, cell, lambda: time.monotonic() >= deadline, position(profile, study, cell))
+                swept.finished.append(cell)
+            except Interrupted:
+                swept.left.append(cell)
+            except CellFailed as error:
+                swept.failed[cell] = str(error)
+    return swept
+
+
+def is_finished(profile: Profile, study: str, cell: str) -> bool:
+    """Whether `runs/` holds this cell with exactly these settings and this code, every seed completed."""
+    from sslrepro.training.identity import code_hash
+
+    settings = profile.studies[study].cells[cell]
+    wanted = {"settings": settings_hash(settings), "code": code_hash(), "corpus": settings_hash(profile.data)}
+    for seed in settings.seeds:
+        folder = cell_dir(profile.profile, study, cell) / str(seed)
+        if not (folder / "metrics.json").exists():
+            return False
+        if json.loads((folder / "settings.json").read_text(encoding="utf-8"))["hashes"] != wanted:
+            return False
+        if json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["status"] != "completed":
+            return False
+    return True
+
+
+def prepare(profile: Profile, study: str, cell: str) -> None:
+    """Make the corpus and the targets that a cell reads, where they are missing or made with other settings. DVC has made them already."""
+    _prepare_corpus(profile)
+    named = getattr(profile.studies[study].cells[cell].objective, "targets", None)
+    if named:
+        _prepare_targets(profile, named)
+
+
+def _prepare_corpus(profile: Profile) -> None:
+    path = corpus_dir(profile.profile) / "corpus.json"
+    if path.exists():
+        info = json.loads(path.read_text(encoding="utf-8"))
+        if info.get("source") != "embedded" or info.get("settings") == profile.data.corpus.model_dump(mode="json"):
+            return
+    from sslrepro.data.commands import data_prepare
+
+    print(f"making the corpus of profile {profile.profile}", file=sys.stderr, flush=True)
+    data_prepare(profile)
+
+
+def _prepare_targets(profile: Profile, name: str) -> None:
+    if (targets_dir(profile.profile, name) / "targets.json").exists():
+        return
+    from sslrepro.data.targets import build_targets
+
+    target = profile.targets[name]
+    if target.cell and not cell_dir(profile.profile, *target.cell.split("/")).exists():
+        raise UserError(f"targets {name} read the cell {target.cell}, which has not been run: run it first")
+    print(f"making the targets {name} of profile {profile.profile}", file=sys.stderr, flush=True)
+    build_targets(profile, name)
