@@ -40,6 +40,14 @@ class Corpus:
         """(utterances,) float64 seconds."""
         return self.utterances["frames"].to_numpy() / SAMPLE_RATE
 
+    def name(self, index: int) -> str:
+        """The utterance's own name, unique in the corpus: what its random choices are keyed by."""
+        return self._names[index]
+
+    def samples(self, index: int) -> int:
+        """Its length at 16 kHz."""
+        return self._places[index][2]
+
     def split(self, name: str) -> pd.DataFrame:
         """The utterances of `train`, `valid` or `test`, with their index."""
         return self.utterances[self.utterances["split"] == name]
@@ -56,6 +64,10 @@ class Corpus:
     def _places(self) -> list[tuple[str, int, int]]:
         table = self.utterances
         return list(zip(table["path"].tolist(), table["start"].tolist(), table["frames"].tolist(), strict=True))
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return self.utterances["utterance"].tolist()
 
     def _shard(self, path: str) -> np.ndarray:
         """The samples of one of our own WAV files (PCM16, mono, header of 44 bytes), mapped, not read."""

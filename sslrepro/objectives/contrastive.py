@@ -42,8 +42,8 @@ def contrastive_terms(context: Tensor, targets: Tensor, codes: Tensor, negatives
         times = torch.zeros_like(similarity).scatter_add_(2, negatives, torch.ones_like(negatives, dtype=similarity.dtype))
         times.masked_fill_((codes[:, :, None, :] == codes[:, None, :, :]).all(-1), 0.0)
         weight = times.log()  # -inf where not drawn
-    rivals = similarity + weight
-    loss = torch.logaddexp(torch.logsumexp(rivals, dim=-1), positive) - positive
+    candidates = torch.cat([positive.unsqueeze(-1), similarity + weight], dim=-1)  # the positive keeps it finite where no rival is left
+    loss = torch.logsumexp(candidates, dim=-1) - positive
     with torch.no_grad():
         best = similarity.masked_fill(times == 0, -torch.inf).amax(-1)
         correct = (positive > best).float()

@@ -176,6 +176,15 @@ def test_ties_are_misses_so_that_a_collapsed_model_scores_zero():
     assert loss.mean() == pytest.approx(math.log(4))
 
 
+def test_gradients_stay_finite_where_every_negative_has_the_positives_codes():
+    context = torch.randn(1, 4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    negatives = torch.from_numpy(negative_samples(4, 3, "fairseq", np.random.default_rng(0)))[None]
+    loss, _ = contrastive_terms(context, context.detach().flip(1), torch.zeros(1, 4, 2, dtype=torch.long), negatives, 0.1)
+    loss.sum().backward()
+    assert loss.abs().max() == 0  # nothing to tell apart
+    assert context.grad.isfinite().all()
+
+
 def test_temperature():
     q = QuantizerSettings()
     assert temperature_at(q, 0.5, 0) == 2.0
