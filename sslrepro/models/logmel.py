@@ -4,6 +4,8 @@ samples only.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -36,7 +38,9 @@ def log_mel(waveforms: Tensor, filters: Tensor) -> Tensor:
     """Natural log of mel energies, `(batch, samples)` and `(bins, mels)` → `(batch, frames, mels)`, in the waveform's
     own precision.
     """
-    with torch.autocast(waveforms.device.type, enabled=False):
+    device = waveforms.device.type
+    # the meta device, on which models are counted, has no autocast to switch off
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         window = torch.hann_window(WINDOW, dtype=waveforms.dtype, device=waveforms.device)
         spectrum = torch.fft.rfft(waveforms.unfold(-1, WINDOW, HOP) * window)
         power = torch.view_as_real(spectrum).square().sum(-1)

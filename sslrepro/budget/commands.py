@@ -1,0 +1,29 @@
+"""`sslrepro count` and `sslrepro plan`: what they print. Each returns the exit code; mistakes are UserError."""
+
+from __future__ import annotations
+
+import json
+
+from sslrepro.budget.names import NAMED, cost_of
+
+
+def count_command(name_or_yaml: str, seconds: float, as_json: bool) -> int:
+    """Parameters, MACs and training FLOPs of a named model or a YAML of cell settings, by component, for one utterance."""
+    cost = cost_of(name_or_yaml, seconds).as_dict()
+    note = NAMED[name_or_yaml].note if name_or_yaml in NAMED else "settings from the file"
+    if as_json:
+        print(json.dumps({"name": name_or_yaml, "note": note} | cost, indent=2))
+        return 0
+    print(f"{name_or_yaml}: {note}")
+    masked = f", {cost['masked_frames']} masked" if cost["masked_frames"] else ""
+    print(f"one utterance of {seconds:g} s: {cost['frames']} frames{masked}; element-wise work excluded\n")
+    print(f"{'component':<20}{'parameters':>12}{'GMAC':>10}{'share':>8}{'GFLOP to train':>17}")
+    for name, part in cost["components"].items():
+        print(_row(name, part, cost["macs"]))
+    print(_row("total", cost, cost["macs"]))
+    return 0
+
+
+def _row(name: str, part: dict, macs: int) -> str:
+    share = f"{100 * part['macs'] / macs:.1f} %"
+    return f"{name:<20}{part['params'] / 1e6:>10.1f} M{part['macs'] / 1e9:>10.2f}{share:>8}{part['train_flops'] / 1e9:>17.1f}"

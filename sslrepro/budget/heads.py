@@ -1,0 +1,43 @@
+"""What pre-training heads cost. They run on masked frames alone (sslrepro.objectives); `masked` is how many there are."""
+
+from __future__ import annotations
+
+from sslrepro.budget.masked import expected_masked
+from sslrepro.budget.ops import Part, linear, product
+from sslrepro.config import ContrastiveSettings, MaskedPredictionSettings, ObjectiveSettings
+
+Parts = dict[str, Part]
+
+
+def masked_frames(settings: ObjectiveSettings, frames: int) -> int:
+    """The expected number of masked frames, rounded: what a cost from settings alone uses."""
+    mask = getattr(settings, "mask", None)
+    return 0 if mask is None else round(expected_masked(mask, frames))
+
+
+def heads(settings: ObjectiveSettings, masked: int, width: int, channels: int, features_need_grad: bool) -> Parts:
+    """By component. width: the encoder's; channels: the front end's; features_need_grad: whether the quantizer's input leads to weights."""
+    if isinstance(settings, ContrastiveSettings):
+        return _contrastive(settings, masked, width, channels, features_need_grad)
+    if isinstance(settings, MaskedPredictionSettings):
+        return _masked_prediction(settings, masked, width)
+    return {}
+
+
+def _contrastive(s: ContrastiveSettings, masked: int, width: int, channels: int, features_need_grad: bool) -> Parts:
+    """wav2vec 2.0: code logits and codebook product (the picks are one-hot rows times the codebooks), one projection a side, and the
+    similarity of all masked frames with all masked frames, which holds every negative however many are drawn."""
+    q = s.quantizer
+    logits = linear(masked, channels, q.groups * q.codes, input_grad=features_need_grad)
+    return {
+        "quantizer": logits + linear(masked, q.codes, q.dim, bias=False),
+        "heads": linear(masked, q.dim, s.final_dim) + linear(masked, width, s.final_dim),
+        "negatives": product(masked, masked, s.final_dim),
+    }
+
+
+def _masked_prediction(s: MaskedPredictionSettings, masked: int, width: int) -> Parts:
+    """HuBERT: projection, and its similarity with every class embedding. MelHuBERT (`linear`): one linear layer to the classes."""
+    if s.head == "linear":
+        return {"heads": linear(masked, width, s.classes)}
+    return {"heads": linear(masked, width, s.final_dim) + linear(masked, s.final_dim, s.classes, bias=False)}

@@ -1,0 +1,228 @@
+"""The count from settings equals what torch's counter sees when the built model runs, op for op."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from sslrepro.budget.count import cell_cost, count
+from sslrepro.budget.names import NAMED
+from sslrepro.config import (
+    CellSettings,
+    CompressionSettings,
+    ContrastiveSettings,
+    EncoderSettings,
+    LogMelConvFrontEnd,
+    LogMelFrontEnd,
+    MaskedPredictionSettings,
+    ModelSettings,
+    NoObjective,
+    PositionSettings,
+    QuantizerSettings,
+    WaveformFrontEnd,
+)
+from sslrepro.models.mixers import MIXERS
+from sslrepro.models.upstream import Upstream
+from sslrepro.objectives import build, contrastive
+from sslrepro.objectives.base import Batch, Totals
+
+SMALL_CONV = {"channels": [16, 24, 32], "kernels": [10, 3, 2], "strides": [5, 4, 4], "padding": [0, 0, 0]}
+
+
+def encoder(**changes) -> EncoderSettings:
+    values = {"layers": 2, "width": 48, "ffn": 80, "heads": 4, "position": PositionSettings(kernel=16, groups=4)}
+    return EncoderSettings(**values | changes)
+
+
+def waveform(**changes) -> WaveformFrontEnd:
+    return WaveformFrontEnd(**SMALL_CONV | changes)
+
+
+CONTRASTIVE = ContrastiveSettings(quantizer=QuantizerSettings(codes=12, dim=16), final_dim=20)
+COSINE = MaskedPredictionSettings(classes=11, final_dim=20)
+LINEAR = MaskedPredictionSettings(classes=11, head="linear")
+NO_POSITION = PositionSettings(kind="none")
+
+FAMILIES = {
+    "wav2vec2": (ModelSettings(front_end=waveform(), encoder=encoder()), CONTRASTIVE),
+    "wav2vec2_large": (
+        ModelSettings(front_end=waveform(norm="layer", bias=True), encoder=encoder(norm="pre")),
+        CONTRASTIVE,
+    ),
+    "padded_conv_before_norm": (
+        ModelSettings(front_end=waveform(padding=[3, 1, 1]), encoder=encoder(activation="gelu_tanh")),
+        ContrastiveSettings(quantizer=QuantizerSettings(codes=12, dim=16, input="before_norm"), final_dim=20),
+    ),
+    "hubert": (ModelSettings(front_end=waveform(), encoder=encoder()), COSINE),
+    "same_width": (ModelSettings(front_end=waveform(), encoder=encoder(width=32)), COSINE),
+    "frozen_extractor": (ModelSettings(front_end=waveform(), encoder=encoder(), feature_grad_mult=0.0), COSINE),
+    "frozen_extractor_no_norm": (
+        ModelSettings(front_end=waveform(), encoder=encoder(), feature_grad_mult=0.0, feature_norm=False),
+        CONTRASTIVE,
+    ),
+    "sew": (
+        ModelSettings(
+            front_end=waveform(pointwise=True),
+            encoder=encoder(compression=CompressionSettings(kind="fixed", squeeze=2), position=PositionSettings(kernel=15, groups=4)),
+        ),
+        CONTRASTIVE,
+    ),
+    "data2vec_position": (
+        ModelSettings(front_end=waveform(), encoder=encoder(position=PositionSettings(kernel=5, groups=4, layers=3))),
+        COSINE,
+    ),
+    "melhubert": (
+        ModelSettings(front_end=LogMelFrontEnd(mels=20), encoder=encoder(), feature_norm=False, mask_embedding="zero"),
+        LINEAR,
+    ),
+    "logmel_normed": (ModelSettings(front_end=LogMelFrontEnd(mels=20, stack=3), encoder=encoder()), CONTRASTIVE),
+    "logmel_contrastive_no_norm": (
+        ModelSettings(front_end=LogMelFrontEnd(mels=20), encoder=encoder(), feature_norm=False),
+        CONTRASTIVE,
+    ),
+    "conformer": (
+        ModelSettings(
+            front_end=LogMelConvFrontEnd(mels=20, channels=[24, 32]),
+            encoder=encoder(layout="conformer", norm="pre", conv_kernel=7, position=PositionSettings(kind="sinusoidal")),
+        ),
+        CONTRASTIVE,
+    ),
+    "branchformer": (
+        ModelSettings(front_end=waveform(), encoder=encoder(layout="branchformer", norm="pre", conv_kernel=7, position=NO_POSITION)),
+        COSINE,
+    ),
+}
+LENGTHS = (5_200, 16_000, 31_999)
+
+
+@pytest.fixture(autouse=True)
+def noise_on_meta(monkeypatch) -> None:
+    """There are no random generators on the meta device; the noise is an addend, its values do not matter here."""
+    monkeypatch.setattr(contrastive, "torch_generator", lambda *key, device: None)
+    monkeypatch.setattr(contrastive, "gumbel_noise", lambda shape, generator: torch.zeros(shape, device="meta"))
+
+
+def counter(exact: bool) -> FlopCounterMode:
+    """Torch's counter; exact: with the number of groups honoured in the weight gradient of a convolution."""
+
+    def backward(grad, x, w, _bias, _stride, _padding, _dilation, _transposed, _output_padding, groups, mask, out_val):
+        flops = conv_flop_count(grad.shape, w.shape, x.shape, True) if mask[0] else 0
+        swapped = [t.shape[1::-1] + t.shape[2:] for t in (x, grad, w)]
+        return flops + (conv_flop_count(*swapped) // groups if mask[1] else 0)
+
+    backward._get_raw = True
+    mapping = {torch.ops.aten.convolution_backward: backward} if exact else {}
+    return FlopCounterMode(display=False, custom_mapping=mapping)
+
+
+def batch_of_one(module, samples: int, masked: int) -> Batch:
+    """One utterance without padding, its first `masked` frames masked, on the meta device."""
+    upstream = module if isinstance(module, Upstream) else module.upstream
+    frames = upstream.frames(samples)
+    meta = {"device": "meta"}
+    return Batch(
+        waveforms=torch.zeros(1, samples, **meta),
+        lengths=torch.tensor([samples]),
+        utterances=["a"],
+        keys=[(0, 0, "a")],
+        indices=torch.zeros(1, dtype=torch.long, **meta),
+        mask=torch.zeros(1, frames, dtype=torch.bool, **meta),
+        masked=torch.zeros(1, masked, dtype=torch.long, **meta),
+        masked_valid=torch.ones(1, masked, dtype=torch.bool, **meta),
+        negatives=torch.zeros(1, masked, 7, dtype=torch.long, **meta),
+        labels=torch.zeros(1, frames, dtype=torch.long, **meta),
+        host_masked_counts=[masked],
+        host_frames=[frames],
+    )
+
+
+def seen(settings: CellSettings, samples: int, masked: int, exact: bool = True) -> tuple[int, int]:
+    """FLOPs of forward, and of forward and backward, as torch's counter sees them."""
+    with torch.device("meta"):
+        module = build(settings)
+    batch = batch_of_one(module, samples, masked)
+    totals = Totals(masked=masked, frames=batch.host_frames[0], micro_batches=1, progress=0.5, update=0)
+    with sdpa_kernel(SDPBackend.MATH), counter(exact) as both:
+        with counter(exact) as forward:
+            loss = module(batch, totals).loss
+        loss.backward()
+    return forward.get_total_flops(), both.get_total_flops()
+
+
+@pytest.mark.parametrize("samples", LENGTHS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_the_counter(family: str, samples: int) -> None:
+    model, objective = FAMILIES[family]
+    cost = count(model, objective, samples)
+    settings = CellSettings(model=model, objective=objective)
+    forward, both = seen(settings, samples, cost.masked)
+    assert forward == 2 * (cost.macs - cost.total.unseen)
+    assert both == cost.train_flops - 2 * cost.total.unseen
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "conformer", "branchformer"])
+def test_the_plain_counter_adds_what_grouped_convolutions_never_compute(family: str) -> None:
+    model, objective = FAMILIES[family]
+    cost = count(model, objective, 16_000)
+    _, both = seen(CellSettings(model=model, objective=objective), 16_000, cost.masked, exact=False)
+    assert cost.total.grouped_excess > 0
+    assert both == cost.train_flops - 2 * cost.total.unseen + 2 * cost.total.grouped_excess
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameters_equal_the_built_model(family: str) -> None:
+    model, objective = FAMILIES[family]
+    with torch.device("meta"):
+        built = build(CellSettings(model=model, objective=objective))
+    cost = count(model, objective, 16_000)
+    assert cost.params == sum(p.numel() for p in built.parameters())
+    assert cost.upstream_params == sum(p.numel() for p in built.upstream.parameters())
+    assert cost.frames == built.upstream.frames(16_000)
+
+
+def test_components_equal_the_built_modules() -> None:
+    model, objective = FAMILIES["wav2vec2"]
+    with torch.device("meta"):
+        built = build(CellSettings(model=model, objective=objective))
+    parts = count(model, objective, 16_000).components
+    sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in built.named_modules()}
+    assert parts["feature_extractor"].params == sizes["upstream.front_end"]
+    assert parts["position"].params == sizes["upstream.encoder.position"]
+    assert parts["quantizer"].params == sizes["quantizer"]
+    assert parts["heads"].params == sizes["project_q"] + sizes["final_proj"]
+    mixers = sum(size for name, size in sizes.items() if name.endswith(".mixer"))
+    forwards = sum(size for name, size in sizes.items() if name.endswith(".feed_forward"))
+    assert (parts["mixer"].params, parts["feed_forward"].params) == (mixers, forwards)
+
+
+def test_frames_for_any_length() -> None:
+    for front_end in (waveform(), waveform(padding=[3, 1, 1]), LogMelFrontEnd(stack=3), LogMelConvFrontEnd()):
+        with torch.device("meta"):
+            built = Upstream(ModelSettings(front_end=front_end, encoder=None))
+        for samples in itertools.chain(range(300, 2_000, 37), (16_000, 250_000)):
+            assert count(ModelSettings(front_end=front_end, encoder=None), NoObjective(), samples).frames == built.frames(samples)
+
+
+def test_nothing_learned_costs_no_training() -> None:
+    cost = cell_cost(CellSettings(objective=NoObjective()), 1.0)
+    assert cost.train_flops == 0 and cost.macs > 0
+
+
+def test_components_add_up() -> None:
+    cost = cell_cost(CellSettings(), 15.625)
+    rows = cost.as_dict()["components"].values()
+    for name in ("params", "macs", "train_flops"):
+        assert sum(row[name] for row in rows) == getattr(cost, name)
+
+
+@pytest.mark.parametrize("name", [n for n, m in NAMED.items() if not m.teacher and m.model.encoder.mixer in MIXERS])
+def test_named_models_at_full_size_equal_the_counter(name: str) -> None:
+    cost = NAMED[name].cost(15.625)
+    settings = CellSettings(model=NAMED[name].model, objective=NAMED[name].objective)
+    forward, both = seen(settings, cost.samples, cost.masked)
+    assert forward == 2 * (cost.macs - cost.total.unseen)
+    assert both == cost.train_flops - 2 * cost.total.unseen
