@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sslrepro.config import Profile, settings_hash
 from sslrepro.errors import UserError
@@ -75,32 +76,49 @@ def is_finished(profile: Profile, study: str, cell: str) -> bool:
 
 
 def prepare(profile: Profile, study: str, cell: str) -> None:
-    """Make the corpus and the targets that a cell reads, where they are missing or made with other settings. DVC has made them already."""
-    _prepare_corpus(profile)
+    """Make the corpus and the targets that a cell reads, where they are missing or stale. DVC has made them already."""
+    if not _corpus_is_current(profile):
+        make_corpus(profile)
     named = getattr(profile.studies[study].cells[cell].objective, "targets", None)
-    if named:
-        _prepare_targets(profile, named)
+    if named and not _targets_are_current(profile, named):
+        make_targets(profile, named)
 
 
-def _prepare_corpus(profile: Profile) -> None:
-    path = corpus_dir(profile.profile) / "corpus.json"
-    if path.exists():
-        info = json.loads(path.read_text(encoding="utf-8"))
-        if info.get("source") != "embedded" or info.get("settings") == profile.data.corpus.model_dump(mode="json"):
-            return
+def make_corpus(profile: Profile) -> Path:
+    """The corpus folder of a profile, made from its `data`."""
     from sslrepro.data.commands import data_prepare
 
+    folder = corpus_dir(profile.profile)
     print(f"making the corpus of profile {profile.profile}", file=sys.stderr, flush=True)
-    data_prepare(profile)
+    data_prepare(profile.data, folder)
+    return folder
 
 
-def _prepare_targets(profile: Profile, name: str) -> None:
-    if (targets_dir(profile.profile, name) / "targets.json").exists():
-        return
+def make_targets(profile: Profile, name: str) -> Path:
+    """The folder of the targets of that name. Raises UserError if there are none, or the cell that they read has not been run."""
     from sslrepro.data.targets import build_targets
 
-    target = profile.targets[name]
-    if target.cell and not cell_dir(profile.profile, *target.cell.split("/")).exists():
-        raise UserError(f"targets {name} read the cell {target.cell}, which has not been run: run it first")
+    if name not in profile.targets:
+        raise UserError(f"no targets {name!r} in profile {profile.profile}; it has: {', '.join(profile.targets) or 'none'}")
+    cell = profile.targets[name].cell
+    if cell and not cell_dir(profile.profile, *cell.split("/")).exists():
+        raise UserError(f"targets {name} read the cell {cell}, which has not been run: run it first")
     print(f"making the targets {name} of profile {profile.profile}", file=sys.stderr, flush=True)
-    build_targets(profile, name)
+    return build_targets(profile, name)
+
+
+def _corpus_is_current(profile: Profile) -> bool:
+    path = corpus_dir(profile.profile) / "corpus.json"
+    if not path.exists():
+        return False
+    info = json.loads(path.read_text(encoding="utf-8"))
+    return info.get("source") != "embedded" or info.get("settings") == profile.data.corpus.model_dump(mode="json")
+
+
+def _targets_are_current(profile: Profile, name: str) -> bool:
+    """Made with these settings as far as they are recorded, and after the corpus."""
+    path, corpus = targets_dir(profile.profile, name) / "targets.json", corpus_dir(profile.profile) / "corpus.json"
+    if not path.exists() or path.stat().st_mtime < corpus.stat().st_mtime:
+        return False
+    info = json.loads(path.read_text(encoding="utf-8"))
+    return all(info[key] == getattr(profile.targets[name], key) for key in ("source", "clusters"))

@@ -1,0 +1,178 @@
+"""`sslrepro VERB`: a thin layer; each verb's work lives with its part and is imported only when asked for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from sslrepro.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 for success, 1 for a check that failed, 2 for a mistake of the user, which is one message on stderr."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except UserError as error:
+        print(f"sslrepro: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sslrepro: interrupted; what is finished is kept, and the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="sslrepro", description="Compute-efficient self-supervised speech models, replicated.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, help: str, run: Callable[[argparse.Namespace], int], where=verbs) -> argparse.ArgumentParser:
+        added = where.add_parser(name, help=help, description=help)
+        added.set_defaults(run=run)
+        return added
+
+    count = verb("count", "parameters, MACs and training FLOPs of a model", _count)
+    count.add_argument("model", help="a named model, or a YAML file of cell settings")
+    count.add_argument("--seconds", type=float, default=15.625, help="length of the utterance (default: %(default)s)")
+    _json(count)
+
+    plan = verb("plan", "what a profile will cost here, or what to train for a budget", _plan)
+    what = plan.add_mutually_exclusive_group(required=True)
+    what.add_argument("--profile", help="cells, updates, hours, FLOPs, time and disk of a profile, before anything runs")
+    what.add_argument("--flops", type=float, help="a budget in training FLOPs")
+    what.add_argument("--gpu", help="a budget as hours of this GPU; needs --hours")
+    plan.add_argument("--hours", type=float, help="of the GPU")
+    _json(plan)
+
+    cell = verb("cell", "train and score one cell; resumes where it was interrupted", _cell)
+    cell.add_argument("study")
+    cell.add_argument("cell")
+    _profile(cell)
+
+    sweep = verb("sweep", "the cells of a study one after another, for so many minutes; resumes", _sweep)
+    sweep.add_argument("study")
+    _profile(sweep)
+    sweep.add_argument("--minutes", type=float, required=True, help="wall time after which to stop at a checkpoint")
+    _json(sweep)
+
+    verify = verb("verify", "judge the claims: on our results, or on the papers' published numbers", _verify)
+    verify.add_argument("--published", action="store_true", help="each claim's table must be replicated, its counter-table contradicted")
+    verify.add_argument("--profile", default="quick", help="whose results (default: %(default)s)")
+    _json(verify)
+
+    data = verb("data", "check or prepare a corpus", lambda options: 2)
+    data_verbs = data.add_subparsers(dest="data_verb", required=True, metavar="check|prepare")
+    check = verb("check", "read every audio file whole and list the bad ones with their reasons", _data_check, data_verbs)
+    check.add_argument("root", type=Path)
+    _json(check)
+    prepare = verb("prepare", "make the corpus of a profile, or a set of its targets", _data_prepare, data_verbs)
+    _profile(prepare)
+    prepare.add_argument("--targets", metavar="NAME", help="k-means labels of this name instead of the corpus")
+
+    export = verb("export", "write a finished run as a folder that transformers loads", _export)
+    export.add_argument("run_folder", type=Path, metavar="RUN", help="runs/<profile>/<study>/<cell>/<seed>")
+    export.add_argument("out", type=Path, metavar="DIR")
+    export.add_argument("--format", choices=["transformers"], default="transformers")
+
+    _json(verb("doctor", "versions, devices, disk, threads, eSpeak, git; exit 1 if something is missing", _doctor))
+    return top
+
+
+def _json(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", action="store_true", help="for programs")
+
+
+def _profile(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--profile", default="quick", help="params.yaml if that holds it, else as shipped (default: %(default)s)")
+
+
+def _count(options: argparse.Namespace) -> int:
+    from sslrepro.budget.commands import count_command
+
+    return count_command(options.model, options.seconds, options.json)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    if options.profile:
+        from sslrepro.pipeline import plan, profile
+
+        planned = plan.plan_profile(profile.load(options.profile))
+        print(json.dumps(planned, indent=1) if options.json else plan.show(planned))
+        return 0
+    if options.gpu and options.hours is None:
+        raise UserError("plan --gpu needs --hours")
+    from sslrepro.budget.commands import plan_command
+
+    return plan_command(options.flops, options.gpu, options.hours, options.json)
+
+
+def _cell(options: argparse.Namespace) -> int:
+    from sslrepro.pipeline import profile, sweep
+    from sslrepro.training.cell import CellFailed, find_cell, run_cell
+
+    experiment = profile.load(options.profile)
+    find_cell(experiment, options.study, options.cell)
+    sweep.prepare(experiment, options.study, options.cell)
+    try:
+        print(run_cell(experiment, options.study, options.cell, place=profile.position(experiment, options.study, options.cell)))
+    except CellFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from sslrepro.pipeline import profile, sweep
+
+    swept = sweep.sweep(profile.load(options.profile), options.study, options.minutes)
+    if options.json:
+        print(json.dumps(asdict(swept), indent=1))
+    else:
+        print(f"finished: {', '.join(swept.finished) or 'none'}; before: {', '.join(swept.skipped) or 'none'}")
+        for reason in swept.failed.values():
+            print(f"failed: {reason}")
+        if swept.left:
+            print(f"left: {', '.join(swept.left)}; the same command goes on from there")
+    return 1 if swept.failed else 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    if options.published:
+        from sslrepro.claims.published import main as published
+
+        return published(options.json)
+    from sslrepro.pipeline.scores import show_scoreboard
+
+    return show_scoreboard(options.profile, options.json)
+
+
+def _data_check(options: argparse.Namespace) -> int:
+    from sslrepro.data.commands import data_check
+
+    return data_check(options.root, options.json)
+
+
+def _data_prepare(options: argparse.Namespace) -> int:
+    from sslrepro.pipeline import profile, sweep
+
+    experiment = profile.load(options.profile)
+    print(sweep.make_targets(experiment, options.targets) if options.targets else sweep.make_corpus(experiment))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from sslrepro.interop.export import export_transformers
+
+    print(export_transformers(options.run_folder, options.out))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from sslrepro.pipeline.doctor import doctor, show
+
+    report = doctor()
+    print(json.dumps(report, indent=1) if options.json else show(report))
+    return 1 if report["missing"] else 0
