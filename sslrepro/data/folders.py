@@ -1,0 +1,205 @@
+"""A corpus from real speech: LibriSpeech and Libri-Light as unpacked, any folder of audio, or a manifest. Audio stays where it is.
+
+Splits come from top-level folders by their names: `train*`, `dev*` or `valid*`, `test*`; Libri-Light's `small`, `medium`, `large` and
+any other folder are training. A split that no folder gives is held out of training by a hash: of speakers if there are three or
+more (a tenth for test, a twentieth for validation, at least one each), else of files. The speaker is LibriSpeech's by the file's name,
+otherwise the first folder below the root or below the split's folder; files in no folder have none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+
+from sslrepro.data.audio import LONGEST, SAMPLE_RATE, BadAudio, find_audio, in_parallel, read_header
+from sslrepro.data.transcripts import libri_speaker, normalise, read_transcripts
+from sslrepro.data.writer import ALIGNMENT, MANIFEST, SPLITS, summary, trials, whole, write_json, write_tsv
+from sslrepro.draws import key64
+from sslrepro.errors import UserError
+
+PIECE = 20.0  # seconds; files longer than LONGEST are cut into pieces of at most this
+HELD_OUT = {"test": 0.1, "valid": 0.05}  # of the speakers, or of the files, when the folders give no such split
+_SPLIT = re.compile(r"^(train|dev|valid|validation|test)([-_.].*)?$", re.IGNORECASE)
+_LIBRI_LIGHT = re.compile(r"^(small|medium|large|duplicate)$")
+_UNSAFE = re.compile(r"[\t\r\n\ud800-\udfff]")  # would break a line of the manifest, or is not UTF-8
+
+
+class _LeftOut:
+    """Counts what is left out, by reason, and keeps names to show."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, reason: str, name: str) -> None:
+        kind = reason.partition(" (")[0]
+        self.counts[kind] += 1
+        self.examples[kind].append(f"{name}: {reason}".encode("utf-8", "replace").decode())
+
+
+def prepare(root: Path, folder: Path) -> None:
+    """Writes the corpus folder of `root`: a folder of audio, or a manifest (TSV with a `path` column, relative to its own folder,
+    and any other columns of docs/schemas.md).
+
+    Unreadable, empty, truncated and too short files are left out and counted in corpus.json, stereo is averaged and other rates are
+    resampled when read, files longer than LONGEST are cut (and lose their transcript). Raises UserError when nothing is left.
+    """
+    root = Path(root).expanduser().absolute()
+    if not root.exists():
+        raise UserError(
+            f"data.root: {root} does not exist; give a folder of audio (such as LibriSpeech as unpacked), a manifest.tsv, "
+            "or null for the embedded corpus"
+        )
+    left_out = _LeftOut()
+    if root.is_file():
+        table, base = _from_manifest(root, left_out), root.parent
+    else:
+        base = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
+        table = _from_folder(base, left_out)
+    if table.empty:
+        reasons = "; ".join(f"{n} {reason}" for reason, n in left_out.counts.items())
+        raise UserError(f"data.root: {root} holds no usable audio{f' ({reasons})' if reasons else ''}")
+    table = _hold_out(table)
+    table["order"] = table["split"].map({split: i for i, split in enumerate(SPLITS)})
+    table = table.sort_values(["order", "utterance"], kind="stable").reset_index(drop=True)
+    with whole(folder) as place:
+        write_tsv(table[MANIFEST], place / "manifest.tsv")
+        write_tsv(pd.DataFrame(columns=ALIGNMENT), place / "alignment.tsv")
+        write_tsv(trials(table[table["speaker"] != ""]), place / "trials.tsv")
+        info = summary(table, [], str(base), "files", left_out.counts, left_out.examples, source=str(root))
+        write_json(info, place / "corpus.json")
+
+
+def _from_folder(base: Path, left_out: _LeftOut) -> pd.DataFrame:
+    paths = []
+    for path in find_audio(base):
+        name = str(path.relative_to(base))
+        if _UNSAFE.search(name):
+            left_out.add("name not usable (tab, line break, or not UTF-8)", name)
+        else:
+            paths.append(path)
+    texts = read_transcripts(paths)
+    stems = Counter(path.relative_to(base).with_suffix("") for path in paths)
+    libri = Counter(path.stem for path in paths if libri_speaker(path))
+    rows = []
+    for path, header in in_parallel(read_header, paths, "reading headers"):
+        relative = path.relative_to(base)
+        if isinstance(header, BadAudio):
+            left_out.add(str(header), relative.as_posix())
+            continue
+        split, speaker = _place(relative)
+        speaker = libri_speaker(path) or speaker
+        unique = relative if stems[relative.with_suffix("")] > 1 else relative.with_suffix("")
+        name = path.stem if libri[path.stem] == 1 else unique.as_posix()
+        place, length = (name, split, speaker, relative.as_posix()), header.frames_at_16k
+        if length <= LONGEST * SAMPLE_RATE:
+            rows.append((*place, 0, length, texts.get(path, ""), "", ""))
+            continue
+        if path in texts:
+            left_out.add(f"transcript of a file longer than {LONGEST:.0f} s (it is cut into pieces)", relative.as_posix())
+        for number, (start, end) in enumerate(_pieces(length, _voice_activity(path))):
+            rows.append((f"{name}#{number:04d}", *place[1:], start, end - start, "", "", ""))
+    return pd.DataFrame(rows, columns=MANIFEST)
+
+
+def _place(relative: Path) -> tuple[str, str]:
+    """(split or empty, speaker or empty) by the folders that a file lies in."""
+    folders = list(relative.parts[:-1])
+    split = ""
+    if folders and (match := _SPLIT.match(folders[0])):
+        split = {"dev": "valid", "validation": "valid"}.get(match[1].lower(), match[1].lower())
+        folders.pop(0)
+    elif len(folders) > 1 and _LIBRI_LIGHT.match(folders[0]):
+        folders.pop(0)
+    return split, folders[0] if folders else ""
+
+
+def _voice_activity(path: Path) -> list[tuple[float, float]]:
+    """Libri-Light's speech segments (seconds), from the .json beside the audio."""
+    side = path.with_suffix(".json")
+    if not side.is_file():
+        return []
+    try:
+        content = json.loads(side.read_text(encoding="utf-8"))
+        found = content.get("voice_activity", []) if isinstance(content, dict) else []
+        return [(float(a), float(b)) for a, b in found]
+    except (ValueError, TypeError):
+        raise UserError(f"{side}: not a Libri-Light description: `voice_activity` must list pairs of seconds") from None
+
+
+def _pieces(length: int, speech: list[tuple[float, float]]) -> list[tuple[int, int]]:
+    """(start, end) in samples: the speech that Libri-Light found, or the whole file, in equal pieces of at most PIECE."""
+    pieces = []
+    for start, end in _join(speech, length / SAMPLE_RATE) if speech else [(0.0, length / SAMPLE_RATE)]:
+        count = max(1, math.ceil((end - start) / PIECE - 1e-9))
+        edges = [min(round((start + (end - start) * i / count) * SAMPLE_RATE), length) for i in range(count + 1)]
+        pieces += pairwise(edges)
+    return pieces
+
+
+def _join(speech: list[tuple[float, float]], length: float) -> list[tuple[float, float]]:
+    """Neighbouring speech segments joined while they stay within PIECE."""
+    joined: list[tuple[float, float]] = []
+    for start, end in sorted((max(0.0, a), min(b, length)) for a, b in speech if min(b, length) - max(a, 0.0) >= 0.1):
+        if joined and end - joined[-1][0] <= PIECE:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _hold_out(table: pd.DataFrame) -> pd.DataFrame:
+    """Gives rows without a split to training, and the splits that are missing to the first speakers, or files, by hash."""
+    table["split"] = table["split"].replace("", "train")
+    unit = "speaker" if table.loc[table["split"] == "train", "speaker"].replace("", None).nunique() >= 3 else "path"
+    for split, share in HELD_OUT.items():
+        pool = table.loc[table["split"] == "train", unit]
+        units = sorted(set(pool) - {""}, key=lambda value: key64("hold out", value))
+        if (table["split"] == split).any() or len(units) < 2:
+            continue
+        chosen = units[: max(1, round(len(units) * share))]
+        table.loc[(table["split"] == "train") & table[unit].isin(chosen), "split"] = split
+    return table
+
+
+def _from_manifest(file: Path, left_out: _LeftOut) -> pd.DataFrame:
+    try:
+        given = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False, quoting=3, encoding="utf-8")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"data.root: {file} is neither a folder nor a manifest (tab-separated, UTF-8): {error}") from None
+    if "path" not in given:
+        raise UserError(f"data.root: {file} has no column `path`; it has {', '.join(given.columns)}. To read a folder, give the folder")
+    unknown = sorted(set(given.get("split", [])) - {*SPLITS, ""})
+    if unknown:
+        raise UserError(f"data.root: {file}: split {unknown[0]!r} is none of {', '.join(SPLITS)}")
+    paths = {name: file.parent / name for name in dict.fromkeys(given["path"])}
+    headers = dict(in_parallel(read_header, paths.values(), "reading headers"))
+    rows = []
+    for number, line in enumerate(given.to_dict("records"), start=2):
+        header = headers[paths[line["path"]]]
+        if isinstance(header, BadAudio):
+            left_out.add(str(header), line["path"])
+            continue
+        try:
+            start = int(line.get("start") or 0)
+            frames = int(line.get("frames") or header.frames_at_16k - start)
+        except ValueError:
+            raise UserError(f"{file}, line {number}: start and frames must be whole numbers of samples at 16 kHz") from None
+        if start < 0 or frames <= 0 or start + frames > header.frames_at_16k:
+            left_out.add("start and frames lie outside the file", f"{line['path']} (line {number})")
+            continue
+        name = line.get("utterance") or f"{Path(line['path']).with_suffix('').as_posix()}{f'#{start}' if start else ''}"
+        known = [line.get(key, "") for key in ("split", "speaker")]
+        labels = [line.get(key, "") for key in ("intent", "keyword")]
+        rows.append((name, *known, line["path"], start, frames, normalise(line.get("text", "")), *labels))
+    table = pd.DataFrame(rows, columns=MANIFEST)
+    twice = table["utterance"][table["utterance"].duplicated()]
+    if len(twice):
+        raise UserError(f"data.root: {file}: utterance {twice.iloc[0]!r} occurs more than once")
+    return table

@@ -1,0 +1,48 @@
+"""LibriSpeech transcripts: `<speaker>-<chapter>.trans.txt` beside the audio, a line `<name> <TEXT>` for each file."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+_OTHER = re.compile(r"[^a-z' ]+")
+_SPACES = re.compile(r" +")
+
+
+def normalise(text: str) -> str:
+    """Lower-case a-z, apostrophe and single spaces: accents are dropped, anything else becomes a space."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower().replace("\u2019", "'")) if not unicodedata.combining(c))
+    return _SPACES.sub(" ", _OTHER.sub(" ", plain)).strip()
+
+
+def read_transcripts(paths: Iterable[Path]) -> dict[Path, str]:
+    """Normalised text of those audio files that have one. A name may hold spaces: the longest name that a line begins with is its key."""
+    folders: dict[Path, dict[str, Path]] = defaultdict(dict)
+    for path in paths:
+        folders[path.parent][unicodedata.normalize("NFC", path.stem)] = path
+    texts = {}
+    for folder, names in folders.items():
+        for file in sorted(folder.glob("*.trans.txt")):
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+                line = unicodedata.normalize("NFC", line.strip())
+                key = line.partition(" ")[0]
+                if key not in names:
+                    key = max((name for name in names if line.startswith(name + " ")), key=len, default="")
+                if key:
+                    texts[names[key]] = normalise(line[len(key) :])
+    return texts
+
+
+def chapters_without(paths: Iterable[Path]) -> list[Path]:
+    """Folders laid out as LibriSpeech (`<speaker>/<chapter>/<speaker>-<chapter>-….`) that hold no transcript file at all."""
+    folders = {path.parent for path in paths if libri_speaker(path)}
+    return sorted(folder for folder in folders if not any(folder.glob("*.trans.txt")))
+
+
+def libri_speaker(path: Path) -> str:
+    """The speaker of a LibriSpeech-like path, by its own name; empty for any other."""
+    chapter, speaker = path.parent.name, path.parent.parent.name
+    return speaker if path.stem.startswith(f"{speaker}-{chapter}-") else ""
