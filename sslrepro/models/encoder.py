@@ -57,11 +57,11 @@ class Encoder(nn.Module):
         width)`.
         """
         x = padding.zero(x)
-        inner = padding
+        inner, seen = padding, padding if self.exact else padding.full()
         if self.factor > 1:
-            x, inner = self._squeeze(x, padding)
+            x, inner = self._squeeze(x, padding, seen)
         elif self.position is not None:
-            x = x + self.position(x, padding)
+            x = x + self.position(x, seen)
         x = self.dropout(x if self.pre else self.norm(x))
         states = [x]
         for layer, keep in zip(self.layers, layer_keep, strict=True):
@@ -70,13 +70,14 @@ class Encoder(nn.Module):
         if self.pre:
             states[-1] = x = self.norm(x)
         if self.upsample is not None:
-            x = self.upsample(x, padding if self.exact else padding.full())
+            x = self.upsample(x, seen)
         return states, x
 
-    def _squeeze(self, x: Tensor, padding: Padding) -> tuple[Tensor, Padding]:
-        position = None if self.position is None else self.position(x, padding)
+    def _squeeze(self, x: Tensor, padding: Padding, seen: Padding) -> tuple[Tensor, Padding]:
         if x.shape[1] < self.factor:  # not one whole group: the output will be zero, but attention needs a key
             x = F.pad(x, (0, 0, 0, self.factor - x.shape[1]))
+            seen = Padding.of(seen.lengths, self.factor, x.device)
+        position = None if self.position is None else self.position(x, seen)
         x = squeeze(x, position, self.factor)
         counts = (n // self.factor if self.exact else -(-n // self.factor) for n in padding.lengths)
         return x, Padding.of([max(1, n) for n in counts], x.shape[1], x.device)

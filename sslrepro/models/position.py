@@ -46,10 +46,18 @@ class ConvPosition(nn.Module):
                 x = padding.zero(x, time=2)
             x = conv(x)
             x = x[..., : x.shape[-1] - self.drop]
+            if i == 0 and self.normed:
+                padding = self._strided(padding, x.shape[-1])
             if self.normed:
                 x = F.layer_norm(x.transpose(1, 2), x.shape[1:2]).transpose(1, 2)
             x = F.gelu(x)
         return x.transpose(1, 2)
+
+    def _strided(self, padding: Padding, size: int) -> Padding:
+        stride = self.convs[0].stride[0]
+        if stride == 1:
+            return padding
+        return Padding.of([(n - 1 + self.drop) // stride + 1 - self.drop for n in padding.lengths], size, padding.device)
 
 
 class SinusoidalPosition(nn.Module):

@@ -1,0 +1,85 @@
+"""The same weights give torchaudio's layer outputs (`padding: peer`)."""
+
+import pytest
+import torch
+import torchaudio
+
+from sslrepro.config import EncoderSettings, ModelSettings, WaveformFrontEnd
+from sslrepro.errors import UserError
+from sslrepro.interop.torchaudio_in import load_torchaudio_state
+from sslrepro.models import Upstream
+
+SMALL = {"encoder_num_layers": 2, "encoder_layer_drop": 0.0}
+
+
+def settings(**encoder) -> ModelSettings:
+    return ModelSettings(encoder=EncoderSettings(layers=2, **encoder), padding="peer")
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = torch.tensor([9_000, 6_123])
+    waveforms = 0.1 * torch.randn(2, 9_000, generator=torch.Generator().manual_seed(0))
+    return waveforms * (torch.arange(9_000) < lengths[:, None]), lengths
+
+
+def compare(ours: Upstream, peer: torch.nn.Module) -> None:
+    waveforms, lengths = batch()
+    with torch.no_grad():
+        outputs, frames = peer.extract_features(waveforms, lengths)
+        final, _ = peer(waveforms, lengths)
+        result = ours(waveforms, lengths)
+    assert frames.tolist() == result.lengths.tolist() == ours.frames(lengths).tolist()
+    for state, wanted in zip(result.states[1:-1], outputs[:-1], strict=True):
+        torch.testing.assert_close(state, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result.output, final, rtol=1e-4, atol=1e-5)
+
+
+def test_wav2vec2_base() -> None:
+    torch.manual_seed(0)
+    peer = torchaudio.models.wav2vec2_base(encoder_layer_drop=0.0)
+    peer.encoder.transformer.layers = peer.encoder.transformer.layers[:2]  # published widths, two layers
+    ours = Upstream(settings()).eval()
+    loaded = load_torchaudio_state(ours, peer.state_dict())
+    assert loaded.kept == ("mask_embedding",) and loaded.left_out == ()
+    compare(ours, peer.eval())
+
+
+def test_hubert_pretrain_base() -> None:
+    torch.manual_seed(0)
+    peer = torchaudio.models.hubert_pretrain_base(encoder_layer_drop=0.0, num_classes=10)
+    peer.wav2vec2.encoder.transformer.layers = peer.wav2vec2.encoder.transformer.layers[:2]
+    ours = Upstream(settings()).eval()
+    loaded = load_torchaudio_state(ours, peer.state_dict())
+    assert loaded.kept == ()
+    assert {name.split(".")[0] for name in loaded.left_out} == {"logit_generator"}
+    assert torch.equal(ours.mask_embedding, peer.mask_generator.mask_embedding)
+    compare(ours, peer.wav2vec2.eval())
+
+
+def test_large_form() -> None:
+    torch.manual_seed(0)
+    shape = [(16, 10, 5), (16, 3, 4), (20, 3, 4), (20, 2, 4)]
+    encoder = {"embed_dim": 24, "pos_conv_kernel": 16, "pos_conv_groups": 4, "num_layers": 2, "num_heads": 4, "ff_interm_features": 40}
+    drops = {name: 0.0 for name in ("projection_dropout", "attention_dropout", "ff_interm_dropout", "dropout", "layer_drop")}
+    peer = torchaudio.models.wav2vec2_model(
+        extractor_mode="layer_norm",
+        extractor_conv_layer_config=shape,
+        extractor_conv_bias=True,
+        encoder_layer_norm_first=True,
+        aux_num_out=None,
+        **{f"encoder_{name}": value for name, value in (encoder | drops).items()},
+    ).eval()
+    front_end = WaveformFrontEnd(
+        channels=[c for c, _, _ in shape], kernels=[k for _, k, _ in shape], strides=[s for _, _, s in shape],
+        padding=[0] * 4, norm="layer", bias=True,
+    )  # fmt: skip
+    values = settings(width=24, ffn=40, heads=4, norm="pre", position={"kernel": 16, "groups": 4})
+    ours = Upstream(values.model_copy(update={"front_end": front_end})).eval()
+    load_torchaudio_state(ours, peer.state_dict())
+    compare(ours, peer)
+
+
+def test_other_shapes_are_refused() -> None:
+    peer = torchaudio.models.wav2vec2_base()
+    with pytest.raises(UserError, match="unexpected"):
+        load_torchaudio_state(Upstream(settings()), peer.state_dict())
