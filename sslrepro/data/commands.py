@@ -1,8 +1,9 @@
-"""Where a corpus comes from: `data.root`, or the embedded one. And the two commands, `sslrepro data check` and `data prepare`."""
+"""What `sslrepro data prepare` and `sslrepro data check` do."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from sslrepro.config import DataSettings
@@ -11,14 +12,6 @@ from sslrepro.data.embedded import build_embedded
 from sslrepro.data.folders import prepare
 from sslrepro.data.transcripts import chapters_without
 from sslrepro.errors import UserError
-
-
-def prepare_corpus(data: DataSettings, folder: Path) -> None:
-    """Writes the corpus folder that the settings describe. Raises UserError; leaves nothing half-written."""
-    if data.root is None:
-        build_embedded(data.corpus, folder)
-    else:
-        prepare(Path(data.root), folder)
 
 
 def check(root: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]], int]:
@@ -63,16 +56,19 @@ def data_check(root: Path, as_json: bool = False) -> int:
     return 1 if bad else 0
 
 
-def data_prepare(root: Path, folder: Path, as_json: bool = False) -> int:
-    """Writes the corpus folder of `root` and prints what is in it and what was left out. Returns 0."""
-    prepare(root, folder)
+def data_prepare(data: DataSettings, folder: Path) -> dict:
+    """Writes the corpus folder that the settings describe, and returns its corpus.json. What was left out is said on standard error.
+
+    `data.root` null is the embedded corpus, spoken here; otherwise real speech (data.folders). Raises UserError; leaves nothing
+    half-written.
+    """
+    if data.root is None:
+        build_embedded(data.corpus, folder)
+    else:
+        prepare(Path(data.root), folder)
     info = json.loads((Path(folder) / "corpus.json").read_text(encoding="utf-8"))
-    if as_json:
-        print(json.dumps(info, ensure_ascii=False, indent=1))
-        return 0
-    for split, part in info["splits"].items():
-        print(f"{split}: {part['utterances']} utterances, {part['hours']:.2f} hours, {part['speakers']} speakers")
     for reason, part in info["left_out"].items():
-        print(f"left out: {part['count']} {reason}; such as {part['examples'][0]}")
-    print(f"written to {folder}")
-    return 0
+        print(f"left out: {part['count']} x {reason}; such as {part['examples'][0]}", file=sys.stderr)
+    for split, part in info["splits"].items():
+        print(f"{split}: {part['utterances']} utterances, {part['hours']:.2f} hours, {part['speakers']} speakers", file=sys.stderr)
+    return info
