@@ -32,6 +32,8 @@ class Encoder(nn.Module):
         super().__init__()
         if settings.layout != "transformer" and settings.norm != "pre":
             raise UserError(f"model.encoder.norm: a {settings.layout} has norm 'pre' only, not {settings.norm!r}")
+        if settings.layout != "transformer" and settings.conv_kernel % 2 == 0:
+            raise UserError(f"model.encoder.conv_kernel: must be odd, so that frames keep their place; got {settings.conv_kernel}")
         self.exact = exact
         self.pre = settings.norm == "pre"
         self.factor = settings.compression.squeeze if settings.compression.kind == "fixed" else 1

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from sslrepro.config import PositionSettings
+from sslrepro.errors import UserError
 from sslrepro.models.padding import Padding
 
 
@@ -29,6 +30,8 @@ class ConvPosition(nn.Module):
 
     def __init__(self, dim: int, kernel: int, groups: int, layers: int, stride: int = 1):
         super().__init__()
+        if dim % groups:
+            raise UserError(f"model.encoder.position.groups: {groups} does not divide width {dim}")
         strides = [stride] + [1] * (layers - 1)
         self.convs = nn.ModuleList(nn.Conv1d(dim, dim, kernel, step, kernel // 2, groups=groups) for step in strides)
         for conv in self.convs:
