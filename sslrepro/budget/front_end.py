@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sslrepro.budget.ops import Part, conv1d, linear, parameters, rfft_macs
 from sslrepro.config import FrontEnd, LogMelConvFrontEnd, LogMelFrontEnd, WaveformFrontEnd
 
@@ -22,6 +24,16 @@ def front_end(settings: FrontEnd, samples: int) -> tuple[int, int, Part]:
 def has_weights(settings: FrontEnd) -> bool:
     """Whether there is anything in the front end to train."""
     return not isinstance(settings, LogMelFrontEnd)
+
+
+def waveform_layers(settings: WaveformFrontEnd, samples: int) -> Iterator[tuple[int, int, bool]]:
+    """Frames and channels after each convolution, pointwise ones included, and whether a norm follows it."""
+    frames = samples
+    for i, channels in enumerate(settings.channels):
+        frames = _after(frames, settings.kernels[i], settings.strides[i], settings.padding[i])
+        yield frames, channels, settings.norm == "layer" or i == 0
+        if settings.pointwise and i > 0:
+            yield frames, channels, settings.norm == "layer"
 
 
 def _after(frames: int, kernel: int, stride: int, padding: int = 0) -> int:

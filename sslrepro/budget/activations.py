@@ -1,0 +1,158 @@
+"""Predicted bytes of the activations that one utterance leaves saved for the backward in float32, by component, from settings alone.
+
+What a layer saves: a linear or convolution its input; a norm its input and two numbers a row; an activation its input; a dropout its mask;
+attention its queries, keys, values and output, and, when it is not fused, the T x T weights of every head. A tensor that two neighbours
+save counts once. Checked against the saved-tensor bytes of the built models (tests/budget/test_memory.py), heads to first order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sslrepro.budget.front_end import front_end, has_weights, waveform_layers
+from sslrepro.budget.heads import masked_frames
+from sslrepro.config import (
+    ContrastiveSettings,
+    EncoderSettings,
+    MaskedPredictionSettings,
+    ModelSettings,
+    ObjectiveSettings,
+    PositionSettings,
+    WaveformFrontEnd,
+)
+from sslrepro.errors import UserError
+
+FLOAT = 4
+STATISTICS = 2  # a norm keeps mean and inverse deviation of each row
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What differs between machines. fused: attention keeps no T x T weights; mask: bytes of one entry of a dropout mask."""
+
+    fused: bool
+    mask: int
+
+
+CUDA = Kernels(fused=True, mask=1)
+CPU = Kernels(fused=False, mask=4)  # with dropout in attention, which its fused kernel does not have
+
+
+def predicted_activations(model: ModelSettings, objective: ObjectiveSettings, samples: int, kernels: Kernels = CUDA) -> dict[str, int]:
+    """Bytes by component for one utterance of `samples` samples; they add up over a batch. Raises UserError for a mixer without a rule."""
+    frames, channels, _ = front_end(model.front_end, samples)
+    trained = has_weights(model.front_end) and model.feature_grad_mult > 0
+    parts = {"feature_extractor": _extractor(model, samples) if trained else FLOAT * frames * channels}
+    if model.encoder is None:
+        return parts
+    s = model.encoder
+    wide = frames * s.width
+    normed = FLOAT * frames * (channels + STATISTICS) if model.feature_norm else 0
+    parts["projection"] = normed + _mask(wide, model.dropout_input, kernels) + frames
+    parts["position"] = _position(s.position, s.width, frames, s.compression.squeeze)
+    compressed = s.compression.kind == "fixed"
+    inner = max(frames // s.compression.squeeze, 1) if compressed else frames
+    parts["layers"] = s.layers * LAYERS[s.layout](s, inner, kernels)
+    parts["norms"] = _norm(inner, s.width) + FLOAT * inner * s.width + _mask(inner * s.width, s.dropout, kernels)
+    if compressed:
+        parts["compression"] = 2 * FLOAT * wide
+    masked = masked_frames(objective, frames)
+    parts["heads"] = FLOAT * _heads(objective, masked, s.width, channels)
+    return parts
+
+
+def _mask(entries: int, rate: float, kernels: Kernels) -> int:
+    return kernels.mask * entries if rate > 0 else 0
+
+
+def _norm(rows: int, width: int) -> int:
+    return FLOAT * rows * (width + STATISTICS)
+
+
+def _extractor(model: ModelSettings, samples: int) -> int:
+    """Each convolution keeps its input, each activation its input, each norm its own."""
+    if not isinstance(model.front_end, WaveformFrontEnd):
+        return _log_mel_conv(model, samples)
+    kept = samples
+    for frames, channels, normed in waveform_layers(model.front_end, samples):
+        kept += 2 * frames * channels + (frames * channels if normed else 0)
+    return FLOAT * kept
+
+
+def _log_mel_conv(model: ModelSettings, samples: int) -> int:
+    s = model.front_end
+    mel_frames = front_end(s.model_copy(update={"channels": [], "kernels": [], "strides": []}), samples)[0]
+    kept, frames = mel_frames * s.mels, mel_frames
+    for channels, kernel, stride in zip(s.channels, s.kernels, s.strides, strict=True):
+        frames = (frames - kernel) // stride + 1
+        kept += frames * (3 * channels + STATISTICS)
+    return FLOAT * kept
+
+
+def _position(s: PositionSettings, width: int, frames: int, squeeze: int) -> int:
+    if s.kind != "conv":
+        return 0
+    computed = frames // squeeze
+    if s.layers > 1:  # each: the convolution's input, the norm's, the activation's
+        return FLOAT * width * (frames + (s.layers - 1) * computed + 2 * s.layers * computed)
+    weights = width * width // s.groups * s.kernel  # the product of direction and gain
+    return FLOAT * (width * (frames + computed) + weights)
+
+
+def _attention(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
+    projected = 4 * FLOAT * frames * s.width
+    if kernels.fused:
+        return projected + FLOAT * s.heads * frames
+    weights = s.heads * frames * frames
+    dropped = _mask(weights, s.attention_dropout, kernels) + (FLOAT * weights if s.attention_dropout > 0 else 0)
+    return projected + FLOAT * weights + dropped
+
+
+MIXERS = {"attention": _attention}
+
+
+def _mixer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
+    if s.mixer not in MIXERS:
+        raise UserError(f"model.encoder.mixer: no memory rule for {s.mixer!r}; there are: {', '.join(sorted(MIXERS))}")
+    return MIXERS[s.mixer](s, frames, kernels)
+
+
+def _feed_forward(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
+    inside = frames * s.ffn
+    return 2 * FLOAT * inside + _mask(inside, s.activation_dropout, kernels) + _mask(frames * s.width, s.dropout, kernels)
+
+
+def _transformer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
+    wide = frames * s.width
+    norms = 2 * (_norm(frames, s.width) + FLOAT * wide)
+    return norms + _mixer(s, frames, kernels) + _feed_forward(s, frames, kernels) + _mask(wide, s.dropout, kernels)
+
+
+def _conformer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
+    wide = frames * s.width
+    norms = 5 * _norm(frames, s.width) + 4 * FLOAT * wide
+    convolution = FLOAT * wide * (2 + 1 + 1 + 1 + 1) + STATISTICS * FLOAT * frames
+    forwards = 2 * _feed_forward(s, frames, kernels)
+    return norms + _mixer(s, frames, kernels) + convolution + forwards + 2 * _mask(wide, s.dropout, kernels)
+
+
+def _branchformer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
+    wide, half = frames * s.width, frames * (s.ffn // 2)
+    norms = FLOAT * (3 * wide + 3 * STATISTICS * frames)
+    gate = FLOAT * (2 * frames * s.ffn + 3 * half) + _mask(half, s.dropout, kernels)
+    return norms + _mixer(s, frames, kernels) + gate + FLOAT * 2 * wide + 3 * _mask(wide, s.dropout, kernels)
+
+
+LAYERS = {"transformer": _transformer, "conformer": _conformer, "branchformer": _branchformer}
+
+
+def _heads(objective: ObjectiveSettings, masked: int, width: int, channels: int) -> int:
+    """Numbers, not bytes."""
+    if isinstance(objective, ContrastiveSettings):
+        q = objective.quantizer
+        quantizer = 2 * channels + 3 * q.groups * q.codes + q.dim
+        return masked * (quantizer + width + 7 * objective.final_dim + 2 * masked)
+    if isinstance(objective, MaskedPredictionSettings):
+        projected = 3 * objective.final_dim if objective.head == "cosine" else 0
+        return masked * (width + projected + 2 * objective.classes)
+    return 0

@@ -1,0 +1,105 @@
+"""Activation memory: measured as saved-tensor bytes, and predicted from settings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_count import CONTRASTIVE, COSINE, FAMILIES, batch_of_one, noise_on_meta  # noqa: F401
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sslrepro.budget.activations import CPU, CUDA, Kernels, predicted_activations
+from sslrepro.budget.memory import measure, saved_bytes
+from sslrepro.budget.names import NAMED
+from sslrepro.config import CellSettings, EncoderSettings, ModelSettings
+from sslrepro.errors import UserError
+from sslrepro.objectives import build
+from sslrepro.objectives.base import Totals
+
+
+def measured(model: ModelSettings, objective, samples: int) -> int:
+    from sslrepro.budget.count import count
+
+    masked = count(model, objective, samples).masked
+    with torch.device("meta"):
+        module = build(CellSettings(model=model, objective=objective))
+    batch = batch_of_one(module, samples, masked)
+    totals = Totals(masked=masked, frames=batch.host_frames[0], micro_batches=1, progress=0.5, update=0)
+    with sdpa_kernel(SDPBackend.MATH):
+        return saved_bytes(module, lambda: module(batch, totals).loss)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prediction_against_saved_tensors(family: str) -> None:
+    model, objective = FAMILIES[family]
+    predicted = sum(predicted_activations(model, objective, 16_000, CPU).values())
+    assert predicted == pytest.approx(measured(model, objective, 16_000), rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["slim-100", "hubert-base", "wav2vec2-large", "sew-tiny", "mhsa-w2v2-conformer"])
+def test_prediction_at_full_size(name: str) -> None:
+    model, objective = NAMED[name].model, NAMED[name].objective
+    predicted = sum(predicted_activations(model, objective, 250_000, CPU).values())
+    assert predicted == pytest.approx(measured(model, objective, 250_000), rel=0.02)
+
+
+def test_fused_attention_keeps_no_square() -> None:
+    """On the CPU's fused kernel, with real tensors."""
+    encoder = EncoderSettings(layers=2, width=48, ffn=80, heads=4, attention_dropout=0.0)
+    model = FAMILIES["hubert"][0].model_copy(update={"encoder": encoder})
+    module = build(CellSettings(model=model, objective=COSINE))
+    batch = batch_of_one(module, 31_999, 40)
+    real = {name: torch.zeros_like(value, device="cpu") for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    real["lengths"] = batch.lengths
+    real["waveforms"] = torch.randn(1, 31_999)
+    batch = type(batch)(**vars(batch) | real)
+    totals = Totals(masked=40, frames=batch.host_frames[0], micro_batches=1, progress=0.5, update=0)
+    saved = saved_bytes(module, lambda: module(batch, totals).loss)
+    predicted = sum(predicted_activations(model, COSINE, 31_999, Kernels(fused=True, mask=4)).values())
+    assert predicted == pytest.approx(saved, rel=0.05)
+
+
+def test_activations_are_counted_once_and_parameters_never() -> None:
+    layer = nn.Linear(8, 8, bias=False)
+    x = torch.randn(5, 8)
+
+    def forward() -> torch.Tensor:
+        hidden = layer(x)  # keeps x
+        return (hidden * hidden.view(5, 8)).sum()  # keeps hidden, twice, in one storage
+
+    memory = measure(layer, forward)
+    assert memory.activations == 2 * 5 * 8 * 4
+    assert (memory.gradients, memory.optimizer, memory.parameters) == (256, 512, 256)
+
+
+def test_frozen_weights_have_neither_gradient_nor_state() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    model[0].requires_grad_(False)
+    memory = measure(model, lambda: model(torch.randn(2, 4)).sum())
+    assert (memory.gradients, memory.optimizer, memory.parameters) == (20, 40, 100)
+
+
+def test_attention_s_square_dominates_long_audio() -> None:
+    model, objective = FAMILIES["wav2vec2"][0], CONTRASTIVE
+    unfused = [predicted_activations(model, objective, n, CPU)["layers"] for n in (160_000, 320_000)]
+    fused = [predicted_activations(model, objective, n, CUDA)["layers"] for n in (160_000, 320_000)]
+    assert unfused[1] / unfused[0] > 3.5
+    assert fused[1] / fused[0] == pytest.approx(2, rel=0.01)
+
+
+def test_a_mixer_without_a_rule_is_an_error() -> None:
+    model, objective = NAMED["summarymixing-w2v2"].model, NAMED["summarymixing-w2v2"].objective
+    model = model.model_copy(update={"encoder": model.encoder.model_copy(update={"mixer": "unknown"})})
+    with pytest.raises(UserError, match="unknown"):
+        predicted_activations(model, objective, 16_000)
+
+
+def test_energy_says_why_it_is_missing(monkeypatch) -> None:
+    import sys
+
+    from sslrepro.budget.energy import measured_energy
+
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with measured_energy() as energy:
+        pass
+    assert energy.joules is None and "nvidia-ml-py" in energy.reason
