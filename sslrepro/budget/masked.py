@@ -6,7 +6,6 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import gammaln
 
 from sslrepro.config import MaskSettings
 from sslrepro.data.masking import FEWEST_SPANS
@@ -40,7 +39,7 @@ def _covered(frames: int, length: int, count: int) -> float:
     frame = np.arange(frames)
     covering = np.minimum(frame, starts - 1) - np.maximum(frame - length + 1, 0) + 1
     free = starts - covering  # starts that leave the frame unmasked
-    with np.errstate(invalid="ignore"):
-        log_missed = gammaln(free + 1) - gammaln(np.maximum(free - count, 0) + 1) - gammaln(starts + 1) + gammaln(starts - count + 1)
+    factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, starts + 1)))])  # logarithms of 0! to starts!
+    log_missed = factorial[free] - factorial[np.maximum(free - count, 0)] - factorial[starts] + factorial[starts - count]
     missed = np.where(free >= count, np.exp(log_missed), 0.0)
     return float((1 - missed).sum())
