@@ -20,19 +20,18 @@ def normalise(text: str) -> str:
 
 def read_transcripts(paths: Iterable[Path]) -> dict[Path, str]:
     """Normalised text of those audio files that have one. A name may hold spaces: the longest name that a line begins with is its key."""
-    folders: dict[Path, dict[str, Path]] = defaultdict(dict)
+    folders: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in paths:
-        folders[path.parent][unicodedata.normalize("NFC", path.stem)] = path
+        folders[path.parent][unicodedata.normalize("NFC", path.stem)].append(path)
     texts = {}
     for folder, names in folders.items():
+        most = max(name.count(" ") for name in names) + 1  # words of a name
         for file in sorted(folder.glob("*.trans.txt")):
             for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-                line = unicodedata.normalize("NFC", line.strip())
-                key = line.partition(" ")[0]
-                if key not in names:
-                    key = max((name for name in names if line.startswith(name + " ")), key=len, default="")
-                if key:
-                    texts[names[key]] = normalise(line[len(key) :])
+                words = unicodedata.normalize("NFC", line.strip()).split(" ")
+                count = next((n for n in range(most, 0, -1) if " ".join(words[:n]) in names), 0)
+                for path in names.get(" ".join(words[:count]), []):
+                    texts[path] = normalise(" ".join(words[count:]))
     return texts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ MANIFEST = ["utterance", "split", "speaker", "path", "start", "frames", "text", 
 ALIGNMENT = ["utterance", "tier", "start", "end", "label"]
 TRIALS = ["split", "left", "right", "same"]
 TRIAL_PAIRS = 2000  # of each kind, same and different, at most
+STALE = 6 * 3600  # seconds after which a temporary folder is nobody's
 
 
 @contextmanager
@@ -29,7 +31,9 @@ def whole(folder: Path) -> Iterator[Path]:
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left in folder.parent.glob(f".{folder.name}.*.part"):  # of a build that was killed
+        if left == temporary or time.time() - left.stat().st_mtime > STALE:
+            shutil.rmtree(left, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
