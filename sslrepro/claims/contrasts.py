@@ -1,0 +1,208 @@
+"""Tests that compare cells or series: ratios, agreement, quality kept, Pareto membership, which setting wins."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from pydantic import model_validator
+
+from sslrepro.claims.margins import Part, TestBase, at_least, at_most
+from sslrepro.claims.series import Frame, Series, Undecidable, label, pick
+
+
+class Ratio(TestBase):
+    """of / over (matched on a coordinate), or `of` alone, at least and/or at most a bound. Unit: the bound's distance from 1 where
+    `over` is given and the bound is not 1, else the bound."""
+
+    kind: Literal["ratio"]
+    series = ("of", "over")
+    of: str
+    over: str | None = None
+    match: str | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    strict: bool = False
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Ratio:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("needs at_least, at_most or both")
+        return self
+
+    def judge(self, frame: Frame) -> list[Part]:
+        of = frame[self.of]
+        values, name = of.values, self.of
+        if self.over is not None:
+            values, name = of.values / of.aligned(frame[self.over], self.match).values, f"{self.of} / {self.over}"
+        parts = []
+        for i in range(len(of)):
+            point = f"{name} at {self.match} {label(of.coordinate(self.match)[i].item())}" if self.match else name
+            for bound, make in ((self.at_least, at_least), (self.at_most, at_most)):
+                if bound is not None:
+                    unit = abs(bound - 1) if self.over is not None and bound != 1 else None
+                    parts.append(make(point, values[:, i], bound, strict=self.strict, unit=unit))
+        return parts
+
+
+class Close(TestBase):
+    """Each point of `of` agrees with `to` within a relative difference."""
+
+    kind: Literal["close"]
+    series = ("of", "to")
+    of: str
+    to: str
+    match: str
+    within: float
+
+    def judge(self, frame: Frame) -> list[Part]:
+        of = frame[self.of]
+        apart = np.abs(of.values / of.aligned(frame[self.to], self.match).values - 1)
+        keys = of.coordinate(self.match).tolist()
+        return [at_most(f"relative difference at {self.match} {label(key)}", apart[:, i], self.within) for i, key in enumerate(keys)]
+
+
+class EndsRatio(TestBase):
+    """The first point over the last is smaller for `of` than for `other`: the gap shrinks."""
+
+    kind: Literal["ends_ratio"]
+    series = ("of", "other")
+    of: str
+    other: str
+    along: str
+
+    def judge(self, frame: Frame) -> list[Part]:
+        ends = []
+        for name in (self.of, self.other):
+            x, y = frame[name].along(self.along)
+            if len(x) < 2:
+                raise Undecidable(f"{name} has {len(x)} point(s), this test needs 2")
+            ends.append(y[:, 0] / y[:, -1])
+        return [at_most(f"first / last of {self.of} over that of {self.other}", ends[0] / ends[1], 1, strict=True)]
+
+
+class Kept(TestBase):
+    """Quality kept: (floor - of) / (floor - reference) >= share. The floor is the better of its points (log-mels, random
+    initialisation). A reference whose own gain over the floor is not above zero, interval included, decides nothing and is named.
+    `most`: the share of the points that must keep it (m is then the margin of the last one needed)."""
+
+    kind: Literal["kept"]
+    series = ("of", "reference", "floor")
+    of: str
+    reference: str
+    floor: str
+    share: float
+    match: str | None = None
+    most: float = 1.0
+
+    def judge(self, frame: Frame) -> list[Part]:
+        of = frame[self.of]
+        reference = of.aligned(frame[self.reference], self.match)
+        parts: list[Part] = []
+        for i in range(len(of)):
+            key = label(of.coordinate(self.match)[i].item()) if self.match else ""
+            floor = self._floor(frame, of, i)
+            gain, whole = floor - of.values[:, i], floor - reference.values[:, i]
+            draws = whole[1:] if frame.resampled and len(whole) > 1 else whole[:1]
+            if not np.quantile(draws, 0.025) > 0:
+                frame.notes.append(f"{self.reference} {key}: no gain of its own over {self.floor}, decides nothing".replace("  ", " "))
+                continue
+            kept = np.where(whole > 0, gain / np.where(whole > 0, whole, 1), np.nan)
+            parts.append(at_least(f"share of {self.reference}'s gain kept by {self.of} {key}".strip(), kept, self.share))
+        if not parts:
+            raise Undecidable(f"{self.reference} has no gain of its own over {self.floor}: that decides nothing")
+        return parts if self.most == 1 else [self._last_needed(parts)]
+
+    def _floor(self, frame: Frame, of: Series, i: int) -> np.ndarray:
+        floor = frame[self.floor]
+        if self.match is not None and self.match in floor.coordinates:
+            floor = floor.where({self.match: of.coordinate(self.match)[i].item()})
+        if not len(floor):
+            raise Undecidable(f"no {self.floor} for {self.match} {of.coordinate(self.match or '')[i]}")
+        return pick(floor.values, frame.choose(floor.values))
+
+    def _last_needed(self, parts: list[Part]) -> Part:
+        needed = math.ceil(self.most * len(parts))
+        margins = np.stack(np.broadcast_arrays(*[part.margin for part in parts]))
+        margin = -np.sort(-np.where(np.isnan(margins), -np.inf, margins), axis=0)[needed - 1]
+        kept = (margins >= 0).mean(axis=0)
+        return Part(f"share of {len(parts)} points that keep {self.share:g}", kept, self.most, ">=", margin)
+
+
+class Pareto(TestBase):
+    """At least one point of `of` is on the Pareto front of (cost, quality), both lower-better, of all points. A point's margin is the
+    least, over the others, of its larger relative advantage; the best point is chosen on the point estimate."""
+
+    kind: Literal["pareto"]
+    series = ("of", "others", "cost_of", "cost_others")
+    of: str
+    others: str
+    cost_of: str
+    cost_others: str
+    match: str = "cell"
+
+    def judge(self, frame: Frame) -> list[Part]:
+        of, others = frame[self.of], frame[self.others]
+        quality = np.concatenate(np.broadcast_arrays(*_same(of.values, others.values)), axis=1)
+        costs = _same(of.aligned(frame[self.cost_of], self.match).values, others.aligned(frame[self.cost_others], self.match).values)
+        cost = np.concatenate(costs, axis=1)
+        margins = []
+        for p in range(len(of)):
+            ahead = np.maximum(cost / cost[:, p : p + 1] - 1, quality / quality[:, p : p + 1] - 1)
+            margins.append(np.delete(ahead, p, axis=1).min(axis=1))
+        best = np.stack(margins, axis=1)
+        chosen = frame.choose(-best)
+        name = label(of.coordinate(self.match)[int(chosen[0])].item())
+        return [at_least(f"least advantage of {name} over every other point", pick(best, chosen), 0)]
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with as many draws, `(draws, points)` each."""
+    draws = max(len(a), len(b))
+    return np.broadcast_to(a, (draws, a.shape[1])), np.broadcast_to(b, (draws, b.shape[1]))
+
+
+class CountBest(TestBase):
+    """`which` has the lowest value among the levels of `among`, for at least so many of the levels of `per`."""
+
+    kind: Literal["count_best"]
+    of: str
+    among: str
+    which: str
+    per: str
+    at_least: int
+
+    def judge(self, frame: Frame) -> list[Part]:
+        of = frame[self.of]
+        wins = np.zeros(len(of.values))
+        for level in dict.fromkeys(of.coordinate(self.per).tolist()):
+            group = of.where({self.per: level})
+            names = group.coordinate(self.among)
+            if self.which not in names or len(names) < 2:
+                raise Undecidable(f"at {self.per} {label(level)} there is no {self.which} to compare with others")
+            wins += names[np.argmin(group.values, axis=1)] == self.which
+        return [at_least(f"levels of {self.per} at which {self.which} is best", wins, self.at_least)]
+
+
+class PairDifferences(TestBase):
+    """The mean absolute difference between pairs of points of `of` is less than the mean of other - of, both relative to the mean of
+    `of`. The second is signed: noise alone does not make it large."""
+
+    kind: Literal["pair_differences"]
+    series = ("of", "other")
+    of: str
+    other: str
+    match: str
+
+    def judge(self, frame: Frame) -> list[Part]:
+        of = frame[self.of]
+        if len(of) < 2:
+            raise Undecidable(f"{self.of} has no two points to compare")
+        other = of.aligned(frame[self.other], self.match).values
+        i, j = np.triu_indices(len(of), 1)
+        level = of.values.mean(axis=1)
+        pairs = np.abs(of.values[:, i] - of.values[:, j]).mean(axis=1) / level
+        apart = (other - of.values).mean(axis=1) / level
+        name = f"mean difference between {self.match}s less mean difference {self.other} - {self.of}, relative"
+        return [at_most(name, pairs - apart, 0, strict=True)]

@@ -1,0 +1,196 @@
+"""One study's rows: every claim judged on results/<profile>/<study>/, or why not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sslrepro.claims.bootstrap import Source
+from sslrepro.claims.ledger import CellSeries, Claim, CountSeries, ProfileName, StudyClaims, load_study
+from sslrepro.claims.margins import Part
+from sslrepro.claims.published import published_series
+from sslrepro.claims.results import Counts, Results, cell_series, count_series, load_results, matched_cells
+from sslrepro.claims.series import Frame, Series
+from sslrepro.claims.verdict import CONTRADICTED, INCONCLUSIVE, NOT_RUN, REPLICATED, interval, judge, to_decide, verdict
+from sslrepro.paths import root
+
+BOTH: tuple[Source, ...] = ("seeds", "speakers")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim at one profile. `effect` is the margin m, `low` and `high` its 95 % interval (null: none, or without bounds).
+    `stale`: some run was made by other code than today's; null where that is not known."""
+
+    claim: str
+    study: str
+    profile: str
+    metric: str
+    verdict: str
+    criterion: str
+    statement: str
+    paper: dict[str, Any] | None  # its published series with tag and source; null: none was seen, never a guess
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    seeds: int = 0
+    reason: str = ""
+    stale: bool | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge_study(study: str, profile: str, top: Path | None = None, counts: Counts | None = None, code: str | None = None) -> list[Row]:
+    """All claims of a study. `top` is the project's folder, `counts` gives exact numbers by name, `code` is the hash of today's code
+    (training.identity.code_hash). Raises UserError on tables that contradict each other."""
+    top = top or root()
+    claims = load_study(study, top / "claims" if (top / "claims").is_dir() else None)
+    results = load_results(top / "results" / profile / study)
+    return [_Judge(claim, claims, profile, results, counts, code).row() for claim in claims.claims]
+
+
+@dataclass
+class _Judge:
+    claim: Claim
+    study: StudyClaims
+    profile: ProfileName
+    results: Results | None
+    counts: Counts | None
+    code: str | None
+
+    def row(self) -> Row:
+        claim = self.claim
+        blank = Row(claim.id, self.study.study, self.profile, self._metric(), NOT_RUN, claim.criterion, claim.statement, self._paper())
+        if claim.profiles is not None and self.profile not in claim.profiles:
+            return replace(blank, reason=f"only {', '.join(claim.profiles)} can judge it")
+        frame = self._frame(BOTH)
+        seeds = min(self.results.used.values(), default=0) if self.results else 0
+        judged = judge(claim, frame, "ours")
+        named = [*self._excluded(), *dict.fromkeys(frame.notes)]
+        if judged.margin is None:
+            outcome = INCONCLUSIVE if set(frame.series) >= self._needed() else NOT_RUN
+            return replace(blank, verdict=outcome, seeds=seeds, reason=_join(judged.open + named), stale=self._stale())
+        done = replace(
+            blank,
+            effect=_finite(judged.margin[0]),
+            parts=[part.row() for part in judged.parts],
+            seeds=seeds,
+            stale=self._stale(),
+        )
+        return self._decided(done, judged.margin, judged.open, named, _resampled(judged.parts))
+
+    def _decided(self, row: Row, margin: np.ndarray, unjudged: list[str], named: list[str], resampled: bool) -> Row:
+        """Verdict, interval and reason, by the rules of docs/claims.md."""
+        reasons = [f"not judged: {'; '.join(unjudged)}"] if unjudged else []
+        point = float(margin[0])
+        if not resampled:  # counts alone: exact
+            outcome = CONTRADICTED if point < 0 else INCONCLUSIVE if unjudged else REPLICATED
+            return replace(row, verdict=outcome, reason=_join(reasons + named))
+        low, high = interval(margin)
+        outcome = verdict(low, high)
+        if row.seeds < self.claim.min_seeds:
+            what = "repeats" if self.claim.evidence == "measured" else "seeds"
+            reasons.append(f"{row.seeds} {what}, deciding needs at least {self.claim.min_seeds}")
+            outcome = INCONCLUSIVE
+        elif outcome == REPLICATED and unjudged:
+            outcome = INCONCLUSIVE
+        elif outcome == INCONCLUSIVE:
+            reasons.append(f"would be decided by {self._to_decide(point, row.seeds)}, if the effect stays {point:+.2g}")
+        if row.seeds == 1:
+            low, high = math.nan, math.nan  # one seed says nothing of the spread of seeds
+        return replace(row, verdict=outcome, low=_finite(low), high=_finite(high), reason=_join(reasons + named))
+
+    def _to_decide(self, point: float, seeds: int) -> str:
+        def margin_under(sources: tuple[Source, ...]) -> np.ndarray:
+            margin = judge(self.claim, self._frame(sources), "ours").margin
+            return np.array([point, point]) if margin is None or len(margin) == 1 else margin
+
+        return to_decide(point, seeds, True, margin_under)
+
+    def _frame(self, sources: tuple[Source, ...]) -> Frame:
+        series: dict[str, Series] = {}
+        absent: dict[str, str] = {}
+        notes: list[str] = []
+        if self.results is not None:
+            self.results.used.clear()
+            self.results.notes.clear()
+        for name, spec in self.claim.ours.items():
+            if isinstance(spec, CellSeries):
+                metrics = {role: by.get(self.profile) for role, by in self.study.metrics.items()}
+                found = "no results" if self.results is None else cell_series(name, spec, metrics, self.results, sources)
+            elif isinstance(spec, CountSeries):
+                found = count_series(name, spec, self.counts)
+            else:
+                found = published_series(name, self.claim.published[spec.published], root() / "claims")
+            if isinstance(found, str):
+                absent[name] = found
+            else:
+                series[name] = found
+        if self.results is not None:
+            notes = list(self.results.notes)
+        return Frame(series, resampled=True, absent=absent, notes=notes)
+
+    def _needed(self) -> set[str]:
+        return {name for test in self.claim.tests if test.scope != "published" for name in test.uses()}
+
+    def _cells(self) -> list[str]:
+        if self.results is None:
+            return []
+        specs = [spec for spec in self.claim.ours.values() if isinstance(spec, CellSeries)]
+        return sorted({cell for spec in specs for cell in matched_cells(spec, self.results.names())})
+
+    def _excluded(self) -> list[str]:
+        left_out = self.results.excluded(self._cells()) if self.results else []
+        return [f"left out: {', '.join(left_out)}"] if left_out else []
+
+    def _stale(self) -> bool | None:
+        if self.results is None or self.code is None or not self.results.used:
+            return None
+        cells = {cell for cell, _ in self.results.used}
+        hashes = {run.get("package_hash") for cell in cells for run in self.results.runs[cell].values()}
+        return None if None in hashes else hashes != {self.code}
+
+    def _metric(self) -> str:
+        names: list[str] = []
+        for spec in self.claim.ours.values():
+            if isinstance(spec, CellSeries):
+                for role in [spec.y] if isinstance(spec.y, str) else spec.y:
+                    names.append(self.study.metrics[role].get(self.profile) or f"{role}: none at this profile")
+            elif isinstance(spec, CountSeries):
+                names.append(spec.count)
+        return ", ".join(dict.fromkeys(names))
+
+    def _paper(self) -> dict[str, Any] | None:
+        if not self.claim.published:
+            return None
+        return {name: _shown(name, self.claim) for name in self.claim.published}
+
+
+def _shown(name: str, claim: Claim) -> dict[str, Any]:
+    spec = claim.published[name]
+    series = published_series(name, spec, root() / "claims")
+    shown: dict[str, Any] = {"tag": spec.tag, "source": spec.source}
+    if len(series) <= 16:  # longer tables are read where they lie
+        coordinates = {k: v.tolist() for k, v in series.coordinates.items() if len(set(v.tolist())) > 1}
+        shown |= {**coordinates, "values": [float(f"{v:.6g}") for v in series.values[0]]}
+    else:
+        shown |= {"table": spec.table, "points": len(series)}
+    return shown
+
+
+def _resampled(parts: list[Part]) -> bool:
+    return any(len(part.margin) > 1 for part in parts)
+
+
+def _finite(x: float) -> float | None:
+    return round(float(x), 6) + 0.0 if math.isfinite(x) else None
+
+
+def _join(reasons: list[str]) -> str:
+    return "; ".join(dict.fromkeys(filter(None, reasons)))

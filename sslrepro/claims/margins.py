@@ -1,0 +1,96 @@
+"""Parts and margins. A claim is a margin m, the minimum over its parts, each in units of its own threshold; m >= 0 exactly when the
+criterion holds. `TestBase` is what every kind of test shares; the kinds are in curves.py, contrasts.py and laws.py."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from sslrepro.claims.series import Condition, Frame, Undecidable
+from sslrepro.config import Settings
+
+
+@dataclass(frozen=True)
+class Part:
+    """One condition of a criterion: its value and margin in every draw, `(draws,)`. NaN: this draw decides nothing."""
+
+    name: str
+    value: np.ndarray
+    threshold: float
+    sense: Literal[">=", ">", "<=", "<"]
+    margin: np.ndarray
+
+    def row(self) -> dict[str, object]:
+        """The part at its point estimate."""
+        value, margin = (None if not math.isfinite(x) else round(float(x), 6) for x in (self.value[0], self.margin[0]))
+        return {"name": self.name, "value": value, "sense": self.sense, "threshold": self.threshold, "margin": margin}
+
+
+def at_least(name: str, value: np.ndarray, threshold: float, *, strict: bool = False, unit: float | None = None) -> Part:
+    """value >= threshold (or >), in units of |threshold|; a threshold of 0 has the unit 1."""
+    return _part(name, value, threshold, 1.0, strict, unit)
+
+
+def at_most(name: str, value: np.ndarray, threshold: float, *, strict: bool = False, unit: float | None = None) -> Part:
+    """value <= threshold (or <)."""
+    return _part(name, value, threshold, -1.0, strict, unit)
+
+
+def _part(name: str, value: np.ndarray, threshold: float, sign: float, strict: bool, unit: float | None) -> Part:
+    value = np.atleast_1d(np.asarray(value, float))
+    margin = sign * (value - threshold) / (unit or abs(threshold) or 1.0)
+    if strict:
+        margin = np.where(margin == 0, -1e-9, margin)
+    sense: dict[tuple[float, bool], Literal[">=", ">", "<=", "<"]]
+    sense = {(1.0, False): ">=", (1.0, True): ">", (-1.0, False): "<=", (-1.0, True): "<"}
+    return Part(name, value, threshold, sense[sign, strict], margin)
+
+
+def smallest(parts: list[Part]) -> np.ndarray:
+    """The claim's margin in every draw, `(draws,)`: the minimum over parts; NaN where any part decides nothing and none fails."""
+    margins = np.stack(np.broadcast_arrays(*[part.margin for part in parts]))
+    lowest = np.where(np.isnan(margins), np.inf, margins).min(axis=0)
+    return np.where(np.isnan(margins).any(axis=0) & (lowest >= 0), np.nan, lowest)
+
+
+class TestBase(Settings):
+    """What every test has. `where` keeps points; `by` repeats the test for each value of coordinates; `worst` lists only the part with
+    the smallest margin; `scope` says whether it is for the published table, for our results, or both."""
+
+    __test__: ClassVar[bool] = False  # not pytest's
+    series: ClassVar[tuple[str, ...]] = ("of",)  # the fields that name a series
+    where: dict[str, Condition] = {}
+    by: list[str] = []
+    worst: bool = False
+    scope: Literal["both", "published", "ours"] = "both"
+
+    def uses(self) -> list[str]:
+        """The series this test reads."""
+        return [name for key in self.series if (name := getattr(self, key)) is not None]
+
+    def parts(self, frame: Frame) -> list[Part]:
+        """All parts of this test. Raises Undecidable where the points do not allow it."""
+        for name in self.uses():
+            frame[name]
+        listed: list[Part] = []
+        for group, sub in frame.where(self.where).groups(self.by, self.uses()):
+            for part in self.judge(sub):
+                listed.append(Part(f"{group}: {part.name}" if group else part.name, *_rest(part)))
+        if not listed:
+            raise Undecidable("no points to judge")
+        if self.worst and len(listed) > 1:
+            first = min(listed, key=lambda part: part.margin[0])
+            named = f"{first.name} (worst of {len(listed)})"
+            listed = [Part(named, first.value, first.threshold, first.sense, smallest(listed))]
+        return listed
+
+    def judge(self, frame: Frame) -> list[Part]:
+        """The parts for one group."""
+        raise NotImplementedError
+
+
+def _rest(part: Part) -> tuple[np.ndarray, float, Literal[">=", ">", "<=", "<"], np.ndarray]:
+    return part.value, part.threshold, part.sense, part.margin

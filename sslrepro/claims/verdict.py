@@ -1,0 +1,88 @@
+"""From a claim's margin in every draw to its verdict, its interval and what would decide it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.stats import t
+
+from sslrepro.claims.bootstrap import Source
+from sslrepro.claims.ledger import Claim
+from sslrepro.claims.margins import Part, smallest
+from sslrepro.claims.series import Frame, Undecidable
+
+REPLICATED, CONTRADICTED = "replicated", "contradicted"
+INCONCLUSIVE, NOT_RUN = "inconclusive at this scale", "not run"
+MOST_SEEDS = 200
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All parts that could be judged, the claim's margin over them `(draws,)`, and the tests that could not, each with its reason."""
+
+    parts: list[Part]
+    margin: np.ndarray | None
+    open: list[str] = field(default_factory=list)
+
+
+def judge(claim: Claim, frame: Frame, scope: str) -> Judgement:
+    """Every test of this scope on the frame's series."""
+    parts: list[Part] = []
+    unjudged: list[str] = []
+    for test in claim.tests:
+        if test.scope not in ("both", scope):
+            continue
+        try:
+            parts += test.parts(frame)
+        except Undecidable as reason:
+            unjudged.append(f"{test.kind}: {reason}")
+    return Judgement(parts, smallest(parts) if parts else None, unjudged)
+
+
+def interval(margin: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the margin from its draws (the first is the point estimate). A draw that decides nothing (NaN) counts as
+    the worst at the low end and as the best at the high end."""
+    draws, point = margin[1:], margin[0]
+    low = np.quantile(np.where(np.isnan(draws), -np.inf, draws), 0.025, method="lower")
+    high = np.quantile(np.where(np.isnan(draws), np.inf, draws), 0.975, method="higher")
+    return float(np.fmin(low, point)), float(np.fmax(high, point))
+
+
+def verdict(low: float, high: float) -> str:
+    """Replicated if the whole interval is at or above zero, contradicted if it is below, else inconclusive."""
+    return REPLICATED if low >= 0 else CONTRADICTED if high < 0 else INCONCLUSIVE
+
+
+def to_decide(point: float, seeds: int, speakers: bool, margin_under: Callable[[tuple[Source, ...]], np.ndarray]) -> str:
+    """How many seeds, or how much more test speech, would bring the interval to one side of zero, if the effect stays what it is.
+
+    The distance from the effect to the interval's end at zero is split into what seeds and what speakers alone give; with n seeds the
+    first shrinks as t(n - 1) / sqrt(n), with k times the speakers the second as 1 / sqrt(k).
+    """
+    if not math.isfinite(point) or seeds < 2 or point == 0:
+        return "at least 3 seeds"
+    ends = []
+    for source in ("seeds", "speakers"):
+        low, high = interval(margin_under((source,)))
+        ends.append(max(point - low if point > 0 else high - point, 0.0))
+    by_seeds, by_speakers = ends
+    room = abs(point)
+    if not math.isfinite(by_seeds) or not math.isfinite(by_speakers):
+        return f"more than {MOST_SEEDS} seeds or a larger effect"
+    left = room**2 - by_speakers**2
+    if left > 0:
+        for n in range(max(seeds + 1, 3), MOST_SEEDS + 1):
+            if by_seeds * _half(n) / _half(seeds) <= math.sqrt(left):
+                return f"about {n} seeds"
+    if speakers and by_speakers**2 > room**2 / 2:
+        times = math.ceil(2 * by_speakers**2 / room**2)
+        return f"about {times} times the hours of test speech (speakers), and more seeds" if times < 1000 else "a larger effect"
+    return f"more than {MOST_SEEDS} seeds"
+
+
+def _half(n: int) -> float:
+    """Half the width of Student's interval of a mean of n, in standard deviations."""
+    return float(t.ppf(0.975, n - 1) / math.sqrt(n))
