@@ -57,16 +57,24 @@ def peer_names(ours: Iterable[str], rules: Rules) -> dict[str, str]:
     return names
 
 
-def load_renamed(upstream: Upstream, state: dict[str, Tensor], rules: Rules, prefix: str, optional: tuple[str, ...]) -> Loaded:
+def load_renamed(
+    upstream: Upstream,
+    state: dict[str, Tensor],
+    rules: Rules,
+    prefix: str,
+    optional: tuple[str, ...] = (),
+    heads: tuple[str, ...] = (),
+) -> Loaded:
     """Copies `state` into `upstream`, every tensor or none.
 
-    With any name under `prefix`, only those are the upstream's and the rest are heads. Old weight-norm names
-    (`weight_g`, `weight_v`) are understood. Raises UserError that lists what is missing, unexpected or of another
-    shape; `optional` names of ours may be missing.
+    With any name under `prefix`, only those are the upstream's and the rest are heads, as are names that start as in
+    `heads`. Old weight-norm names (`weight_g`, `weight_v`) are understood. Raises UserError that lists what is missing,
+    unexpected or of another shape; `optional` names of ours may be missing.
     """
-    left_out = ()
+    left_out = tuple(key for key in state if key.startswith(heads)) if heads else ()
+    state = {key: value for key, value in state.items() if key not in left_out}
     if prefix and any(key.startswith(prefix) for key in state):
-        left_out = tuple(key for key in state if not key.startswith(prefix))
+        left_out += tuple(key for key in state if not key.startswith(prefix))
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     state = {_new_weight_norm(key): value for key, value in state.items()}
     parameters = dict(upstream.named_parameters())

@@ -44,8 +44,7 @@ def load_transformers_state(upstream: Upstream, state: dict[str, Tensor], family
 
     `family` is transformers' `model_type`. Raises UserError that lists missing, unexpected and misshapen tensors.
     """
-    names = rules(family)
-    return load_renamed(upstream, state, names, PREFIXES[family], optional=())
+    return load_renamed(upstream, state, rules(family), PREFIXES[family])
 
 
 def settings_from_transformers(config: dict[str, Any], normalize_waveform: bool = False) -> ModelSettings:
