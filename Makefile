@@ -3,6 +3,7 @@ SHELL := /bin/sh
 PROFILE ?= quick
 BIN := $(CURDIR)/.venv/bin
 UV := .uv/bin/uv
+SYNC := --python .venv/bin/python --require-hashes requirements.lock
 LOCKS := requirements-uv.lock requirements.lock pyproject.toml
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c \
 	'import sys; (3, 11) <= sys.version_info < (3, 14) and print("$(p)")' 2>/dev/null)))
@@ -27,7 +28,7 @@ install:
 	@$(PYTHON) -m venv --clear .uv || { echo "python's venv module is missing (Debian: apt install python3-venv)" >&2; exit 1; }
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	@test -x .venv/bin/python || $(UV) venv --quiet --no-project --python .uv/bin/python .venv
-	@$(UV) pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
+	@$(UV) pip sync --quiet $(SYNC) || { echo "Trying again with the system's certificates"; $(UV) pip sync --quiet --system-certs $(SYNC); }
 	@$(UV) pip install --quiet --python .venv/bin/python --no-deps --offline --editable .
 	@cat $(LOCKS) | cksum > .venv/built-from
 

@@ -1,6 +1,6 @@
 """A thin runner over papermill: a notebook with its parameters -> the executed notebook, and the certainty that it ran.
 
-    python -m sslrepro.pipeline.notebook NOTEBOOK --out EXECUTED [--writes FOLDER] name=value ...
+    python -m sslrepro.pipeline.notebook NOTEBOOK --out EXECUTED [--writes PATH] [--receipt FILE] name=value ...
 
 Papermill alone takes a misspelt parameter for a warning, `sys.exit(0)` for success and NaN for a number. Here each of them fails.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
+import hashlib
 import json
 import math
 import os
@@ -28,7 +29,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
 
 
 def declared(notebook: dict[str, Any], where: str) -> dict[str, Parameter]:
-    """Names and defaults in the one cell tagged `parameters`: plain assignments of literals. Raises UserError if there is not one such cell."""
+    """Names and defaults in the one cell tagged `parameters`: plain assignments of literals. Raises UserError otherwise."""
     tagged = [cell for cell in notebook["cells"] if "parameters" in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise UserError(f"{where}: {len(tagged)} cells are tagged `parameters`; exactly one must be")
@@ -42,7 +43,7 @@ def declared(notebook: dict[str, Any], where: str) -> dict[str, Parameter]:
 
 
 def checked(given: dict[str, str], defaults: dict[str, Parameter], where: str) -> dict[str, Parameter]:
-    """Values from the command line, each of its default's type. Raises UserError for a name that is not declared or a value of another type."""
+    """Values from the command line, each of its default's type. Raises UserError for an unknown name or another type."""
     values = {}
     for name, value in given.items():
         if name not in defaults:
@@ -55,10 +56,11 @@ def checked(given: dict[str, str], defaults: dict[str, Parameter], where: str) -
     return values
 
 
-def execute(path: Path, out: Path, given: dict[str, str], writes: Path | None = None) -> None:
+def execute(path: Path, out: Path, given: dict[str, str], writes: list[Path] | None = None, receipt: Path | None = None) -> None:
     """Run the notebook at `path` from the project folder and move the result to `out` whole.
 
-    given: parameters as text. writes: the folder that the notebook fills: put back as it was if the run fails, checked by `check_folder` if not.
+    given: parameters as text. writes: the files and folders that the notebook fills: put back as they were if the run fails, checked by
+    `check_results` if not. receipt: a file for the hashes of all that was written, by which later stages see whether it changed.
     What the notebook prints to stderr (progress, warnings) is shown and not kept; stdout is shown and kept.
     Raises UserError for parameters and results that are wrong, papermill's error for an exception in a cell.
     """
@@ -69,24 +71,23 @@ def execute(path: Path, out: Path, given: dict[str, str], writes: Path | None = 
     scratch = root() / ".work" / "notebooks" / f"{out.stem}-{os.getpid()}"
     scratch.mkdir(parents=True, exist_ok=True)
     failed = root() / ".work" / "failed" / out.name
-    before = _set_aside(writes, scratch)
+    before = _set_aside(writes or [], scratch)
     try:
         executed = _run(source, scratch, parameters)
         _finished(executed, path.name)
-        if writes is not None:
-            check_folder(writes)
+        for written in writes or []:
+            check_results(written)
     except BaseException as error:
-        _put_back(writes, before)
+        _put_back(before)
         if (scratch / "executed.ipynb").exists():
             failed.parent.mkdir(parents=True, exist_ok=True)
             (scratch / "executed.ipynb").replace(failed)
             error.add_note(f"the notebook as far as it ran: {failed.relative_to(root())}")
         raise
     else:
-        ready = scratch / "ready.ipynb"
-        ready.write_text(json.dumps(stable(executed), indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        ready.replace(out)
+        _write_whole(stable(executed), out, scratch)
+        if receipt is not None:
+            _write_whole(_hashes(writes or []), receipt, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -104,11 +105,11 @@ def stable(notebook: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def check_folder(folder: Path) -> None:
-    """Every number in the JSON and CSV files of a result folder is finite, every run in it is completed, and there is something in it."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".csv"))
+def check_results(written: Path) -> None:
+    """It exists; every number in its JSON files and metrics tables is finite; every run in it is completed."""
+    files = [path for path in _files(written) if path.suffix in (".json", ".csv", ".md")]
     if not files:
-        raise UserError(f"{folder}: the notebook ended without writing its results")
+        raise UserError(f"{written}: the notebook ended without writing it")
     for path in files:
         if path.suffix == ".json":
             content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name, path=path: _not_finite(path, name))
@@ -119,6 +120,22 @@ def check_folder(folder: Path) -> None:
                 for row in csv.DictReader(lines):
                     if not math.isfinite(float(row["value"] or "nan")):
                         _not_finite(path, f"{row.get('cell')} {row.get('metric')}")
+
+
+def _files(written: Path) -> list[Path]:
+    return [written] if written.is_file() else sorted(path for path in written.rglob("*") if path.is_file())
+
+
+def _hashes(writes: list[Path]) -> dict[str, str]:
+    files = [path for written in writes for path in _files(written)]
+    return {path.relative_to(root()).as_posix(): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in files}
+
+
+def _write_whole(content: dict[str, Any], out: Path, scratch: Path) -> None:
+    ready = scratch / "ready"
+    ready.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    ready.replace(out)
 
 
 def _not_finite(path: Path, name: str) -> None:
@@ -133,6 +150,7 @@ def _run(source: dict[str, Any], scratch: Path, parameters: dict[str, Parameter]
     papermill.execute_notebook(
         scratch / "source.ipynb", scratch / "executed.ipynb", parameters=parameters, kernel_name="python3", cwd=root(),
         progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr, start_timeout=180,
+        extra_arguments=["--log-level=CRITICAL"],
     )  # fmt: skip
     return json.loads((scratch / "executed.ipynb").read_text(encoding="utf-8"))
 
@@ -145,34 +163,38 @@ def _finished(notebook: dict[str, Any], where: str) -> None:
             raise UserError(f"{where}: cell {place} did not run to its end (sys.exit or an error): what follows it never ran")
 
 
-def _set_aside(folder: Path | None, scratch: Path) -> Path | None:
-    if folder is None or not folder.exists():
-        return None
-    copy = scratch / "before"
-    shutil.copytree(folder, copy)
-    return copy
+def _set_aside(writes: list[Path], scratch: Path) -> dict[Path, Path]:
+    """Copies of what is there now, by where it belongs."""
+    copies = {}
+    for number, path in enumerate(path for path in writes if path.exists()):
+        copies[path] = scratch / f"before-{number}"
+        shutil.copytree(path, copies[path]) if path.is_dir() else shutil.copyfile(path, copies[path])
+    return copies
 
 
-def _put_back(folder: Path | None, before: Path | None) -> None:
-    if folder is not None and before is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(before, folder)
+def _put_back(copies: dict[Path, Path]) -> None:
+    for path, copy in copies.items():
+        if path.is_dir():
+            shutil.rmtree(path)
+        copy.rename(path)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sslrepro.pipeline.notebook", description=__doc__.split("\n")[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="the executed notebook")
-    parser.add_argument("--writes", type=Path, help="the folder that the notebook fills")
+    parser.add_argument("--writes", type=Path, action="append", default=[], help="a file or folder that the notebook fills")
+    parser.add_argument("--receipt", type=Path, help="where to write the hashes of all that it filled")
     parser.add_argument("parameters", nargs="*", metavar="name=value")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         pairs = [item.partition("=") for item in options.parameters]
         wrong = [name for name, equals, _ in pairs if not equals]
         if wrong:
             raise UserError(f"parameters are written name=value, got {wrong[0]!r}")
         given = {name: value for name, _, value in pairs}
-        execute(options.notebook, root() / options.out, given, root() / options.writes if options.writes else None)
+        receipt = root() / options.receipt if options.receipt else None
+        execute(options.notebook, root() / options.out, given, [root() / path for path in options.writes], receipt)
     except UserError as error:
         print(error, *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
         return 2

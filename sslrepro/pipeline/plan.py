@@ -55,7 +55,10 @@ def plan_cell(study: str, name: str, cell: CellSettings, rate: float) -> CellPla
 
 def plan_profile(profile: Profile) -> dict[str, Any]:
     """Every cell, and the totals."""
-    rates = {precision: matmul_rate(precision) for precision in {c.training.precision for s in profile.studies.values() for c in s.cells.values()}}
+    rates = {
+        precision: matmul_rate(precision)
+        for precision in {c.training.precision for s in profile.studies.values() for c in s.cells.values()}
+    }
     cells = [
         plan_cell(study, name, cell, rates[cell.training.precision])
         for study, block in profile.studies.items()
