@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sslrepro import objectives
-from sslrepro.budget import cell_cost
+from sslrepro.budget.count import cell_cost
 from sslrepro.config import CellSettings, Profile, settings_hash
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.targets import Targets

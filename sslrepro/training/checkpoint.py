@@ -1,6 +1,6 @@
 """Checkpoints: written beside, checked, then moved into place; a damaged newest one falls back to the one before.
 
-One folder a checkpoint: `model.safetensors`, `optimizer.pt` (tensors and plain numbers, loaded weights-only), `state.json` (everything else), and
+One folder a checkpoint: `model.safetensors`, `optimizer.pt` (tensors and plain numbers, loaded weights-only), `state.json` (the rest), and
 `checksums.json`, whose presence says that the others are whole.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,7 +25,7 @@ FILES = ("model.safetensors", "optimizer.pt", "state.json")
 
 
 def save(folder: Path, update: int, model: dict[str, Tensor], optimizer: dict[str, Any], state: dict[str, Any], keep: int) -> Path:
-    """Write `folder/<update>` whole or not at all, then drop all but the newest `keep`. A full disk is a UserError; older checkpoints stay."""
+    """Write `folder/<update>` whole or not at all, then drop all but the newest `keep`. Raises UserError on a full disk; older ones stay."""
     target = folder / f"{update:09d}"
     scratch = folder / f".{target.name}.tmp"
     try:
@@ -39,7 +40,7 @@ def save(folder: Path, update: int, model: dict[str, Tensor], optimizer: dict[st
             _flush(scratch / name)
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
-    except (OSError, RuntimeError) as error:  # safetensors and torch wrap the system's error in their own
+    except (OSError, RuntimeError, SafetensorError) as error:  # safetensors and torch wrap the system's error in their own
         shutil.rmtree(scratch, ignore_errors=True)
         left = shutil.disk_usage(folder).free / 1e6 if folder.exists() else 0
         raise UserError(

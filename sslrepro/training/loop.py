@@ -24,12 +24,29 @@ from sslrepro.data.corpus import Corpus
 from sslrepro.data.loading import Shapes, TrainingData, evaluation_batches
 from sslrepro.data.targets import Targets
 from sslrepro.draws import key64, numpy_generator
-from sslrepro.objectives.base import Batch, Objective, Totals, numbers
+from sslrepro.objectives.base import Batch, LossOutput, Objective, Totals, numbers
 from sslrepro.training import checkpoint
 from sslrepro.training.meter import Budget, Health, Progress
 from sslrepro.training.schedule import learning_rate
 
 LOGS = 100  # training metrics are logged about so many times a run
+
+
+class _Step(torch.nn.Module):
+    """The objective as Fabric wraps it. Its arguments come in one object that Fabric does not look into: it would cast the waveforms and
+    the update's totals to 16 bits, where only the operations inside are meant to be."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, held: _Held) -> LossOutput:
+        return self.objective(held.batch, held.totals)
+
+
+class _Held:
+    def __init__(self, batch: Batch, totals: Totals) -> None:
+        self.batch, self.totals = batch, totals
 
 
 class Interrupted(Exception):
@@ -88,7 +105,7 @@ def train(
         objective.parameters(), lr=t.learning_rate, betas=tuple(t.betas), eps=t.eps, weight_decay=t.weight_decay, fused=True
     )
     state = _resume(objective, optimizer, folder)
-    model, optimizer = fabric.setup(objective, optimizer)
+    model, optimizer = fabric.setup(_Step(objective), optimizer)
     health = Health(objective)
     every = max(1, round(budget.updates / LOGS))
     loader = iter(data.loader(state.update, budget.updates_bound - state.update, t.workers))
@@ -166,7 +183,7 @@ def _update(
     for place, batch in enumerate(batches):
         torch.manual_seed(key64(seed, "dropout", update, place * fabric.world_size + fabric.global_rank))
         with fabric.no_backward_sync(model, enabled=place < len(batches) - 1):
-            output = model(batch, totals)
+            output = model(_Held(batch, totals))
             fabric.backward(output.loss * fabric.world_size)  # DDP takes the mean over devices; the loss is a sum of shares
         loss += output.loss.detach().float()
         for name, value in output.sums.items():
@@ -182,6 +199,7 @@ def _update(
 def _with_mean_codes(fabric: Fabric, objective: Objective, batches: list[Batch], totals: Totals) -> Totals:
     """First pass of an accumulated update, where the loss depends on the update's mean code distribution."""
     parts = []
+    torch.manual_seed(key64(totals.seed, "first pass", totals.update, fabric.global_rank))
     for batch in batches:
         with fabric.autocast():
             part = objective.code_sums(batch, totals)

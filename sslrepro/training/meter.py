@@ -30,7 +30,7 @@ class Budget:
             self._each = durations / 3600
             a_second = 1 / 3600
         else:
-            from sslrepro.budget import cell_cost
+            from sslrepro.budget.count import cell_cost
 
             grid = np.linspace(durations.min(), durations.max() + 1e-3, 64)
             costs = [cell_cost(settings, float(seconds)).train_flops for seconds in grid]

@@ -46,7 +46,7 @@ def hidden_features(profile: Profile, target: TargetSettings) -> tuple[Callable[
         return output.hidden_states[target.layer][0].numpy()
 
     def flops(corpus) -> float:
-        from sslrepro.budget import cell_cost
+        from sslrepro.budget.count import cell_cost
 
         metrics = json.loads((run / "metrics.json").read_text())
         second = cell_cost(settings, 10.0)

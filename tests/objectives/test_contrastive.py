@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from sslrepro.config import ContrastiveSettings, EncoderSettings, LogMelFrontEnd, MaskSettings, ModelSettings, PositionSettings, QuantizerSettings
+from sslrepro.config import (
+    ContrastiveSettings,
+    EncoderSettings,
+    LogMelFrontEnd,
+    MaskSettings,
+    ModelSettings,
+    PositionSettings,
+    QuantizerSettings,
+)
 from sslrepro.data.masking import negative_samples
 from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Batch, Totals

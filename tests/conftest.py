@@ -1,0 +1,35 @@
+"""What all tests share. Two cores serve several test processes, so each keeps to one thread."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+from pathlib import Path
+
+import pytest
+
+from sslrepro.config import CorpusSettings
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus_dir(tmp_path_factory) -> Path:
+    """An embedded corpus of about two minutes, six voices a split or fewer; read it, never write it."""
+    from sslrepro.data.embedded import build_embedded
+
+    folder = tmp_path_factory.mktemp("tiny") / "corpus"
+    build_embedded(CorpusSettings(hours=0.03, voices=6, words=100), folder, 2)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path, tiny_corpus_dir, monkeypatch) -> Path:
+    """An empty project folder of its own whose profile `tiny` has that corpus: what is written goes there."""
+    monkeypatch.setenv("SSLREPRO_ROOT", str(tmp_path))
+    place = tmp_path / "artifacts" / "tiny"
+    place.mkdir(parents=True)
+    (place / "corpus").symlink_to(tiny_corpus_dir)
+    return tmp_path

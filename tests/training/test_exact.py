@@ -1,0 +1,107 @@
+"""A run that is killed is the run that was not: SIGKILL at random times, and the same weights bit for bit."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sslrepro import objectives
+from sslrepro.data.corpus import Corpus
+from sslrepro.data.targets import Targets, build_targets
+from sslrepro.draws import key64
+from sslrepro.paths import targets_dir
+from sslrepro.training import checkpoint
+from sslrepro.training.loop import Interrupted, train
+from sslrepro.training.meter import Progress
+
+KILLS = 20
+
+
+def run(corpus_dir, settings, folder, should_stop=lambda: False, slow=0.0, targets=None):
+    """Train one seed in `folder`; `slow` seconds a log make the kill land anywhere in the run."""
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(key64(0, "init"))
+    objective = objectives.build(settings)
+    progress = Progress("test", None)
+    progress.update = lambda *_: time.sleep(slow)
+    state = train(objective, Corpus(corpus_dir), targets, settings, 0, folder, progress, should_stop)
+    return objective.state_dict(), state
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_twenty_kills_leave_no_trace(tiny_corpus_dir, make_cell, tmp_path):
+    settings = make_cell(training={"snapshots": [0.5]})
+    wanted, reference = run(tiny_corpus_dir, settings, tmp_path / "whole")
+    assert reference.status == "completed" and reference.update == 24
+    context = multiprocessing.get_context("fork")
+    folder = tmp_path / "killed"
+    generator = random.Random(0)
+    kills, resumed_at = 0, set()
+    while kills < KILLS:
+        child = context.Process(target=run, args=(tiny_corpus_dir, settings, folder, lambda: False, 0.15))
+        child.start()
+        time.sleep(generator.uniform(0.05, 1.2))
+        if not child.is_alive():  # it got through before we struck: begin anew
+            child.join()
+            for path in sorted(folder.rglob("*"), reverse=True):
+                path.unlink() if path.is_file() else path.rmdir()
+            continue
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        kills += 1
+        found = checkpoint.load_latest(folder / "checkpoints")
+        resumed_at.add(found[2]["update"] if found else 0)
+    last, state = run(tiny_corpus_dir, settings, folder)
+    assert len(resumed_at) > 3, "the kills all struck at the same place"
+    assert same(last, wanted)
+    assert state.history == reference.history
+    assert same(load_file(folder / "snapshot-0.5.safetensors"), load_file(tmp_path / "whole" / "snapshot-0.5.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"budget": {"unit": "hours", "amount": 0.06}, "schedule": {"kind": "tri_stage", "warmup": 0.1, "hold": 0.4, "final_scale": 0.05}},
+        {"budget": {"unit": "flops", "amount": 6.0e9}, "schedule": {"kind": "cyclic", "cycles": 3}},
+        {"precision": "bf16"},
+    ],
+    ids=["hours-tri-stage", "flops-cyclic", "bf16"],
+)
+@pytest.mark.parametrize("objective", ["contrastive", "masked_prediction"])
+def test_stopping_and_resuming_changes_nothing(objective, changes, project, make_cell, make_profile, tmp_path):
+    settings = make_cell(objective, training=changes)
+    corpus_dir = project / "artifacts" / "tiny" / "corpus"
+    build_targets(make_profile(), "mfcc")
+    targets = Targets(targets_dir("tiny", "mfcc")) if objective == "masked_prediction" else None
+    wanted, reference = run(corpus_dir, settings, tmp_path / "whole", targets=targets)
+    assert reference.status == "completed"
+    asked = iter([False] * 3 + [True])
+    with pytest.raises(Interrupted):
+        run(corpus_dir, settings, tmp_path / "stopped", lambda: next(asked, True), targets=targets)
+    last, state = run(corpus_dir, settings, tmp_path / "stopped", targets=targets)
+    assert same(last, wanted)
+    assert state.history == reference.history
+
+
+def test_workers_change_nothing(tiny_corpus_dir, make_cell, tmp_path):
+    alone, _ = run(tiny_corpus_dir, make_cell(), tmp_path / "alone")
+    helped, _ = run(tiny_corpus_dir, make_cell(training={"workers": 2}), tmp_path / "helped")
+    assert same(alone, helped)
+
+
+def test_a_run_that_is_done_stays_done(tiny_corpus_dir, make_cell, tmp_path):
+    first, state = run(tiny_corpus_dir, make_cell(), tmp_path / "run")
+    again, repeated = run(tiny_corpus_dir, make_cell(), tmp_path / "run")
+    assert same(first, again) and repeated.update == state.update and repeated.history == state.history
