@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from sslrepro.budget.names import NAMED, cost_of
+from sslrepro.errors import UserError
 
 
 def count_command(name_or_yaml: str, seconds: float, as_json: bool) -> int:
@@ -21,6 +23,30 @@ def count_command(name_or_yaml: str, seconds: float, as_json: bool) -> int:
     for name, part in cost["components"].items():
         print(_row(name, part, cost["macs"]))
     print(_row("total", cost, cost["macs"]))
+    return 0
+
+
+def plan_command(flops: float | None, gpu: str | None, hours: float | None, as_json: bool) -> int:
+    """What to train for a budget, given in FLOPs or as hours of one GPU."""
+    from sslrepro.budget.plan import UTILISATION, gpu_flops, plan_budget  # here: `count` needs no pandas
+
+    if (flops is None) == (gpu is None) or (gpu is None) != (hours is None):
+        raise UserError("plan: give the budget either as --flops F or as --gpu NAME --hours H")
+    budget = gpu_flops(gpu, hours) if flops is None else flops
+    plan = plan_budget(budget)
+    if as_json:
+        print(json.dumps(asdict(plan), indent=2))
+        return 0
+    print(f"budget     {plan.flops:.3g} training FLOPs")
+    if gpu is not None:
+        print(f"           {hours:g} h of {gpu} at {UTILISATION:.0%} of its peak, an assumption: `make bench` measures it")
+    print(f"size       {plan.size / 1e6:.3g} M parameters [{plan.low / 1e6:.3g}, {plan.high / 1e6:.3g}]; nearest: {plan.model}")
+    print(f"audio      {plan.audio_hours:,.4g} hours seen, repeats included")
+    print(f"batch      {plan.batch_seconds:g} s of audio, {plan.updates:,} updates")
+    for line in plan.evidence:
+        print(f"evidence   {line}")
+    for line in plan.warnings:
+        print(f"warning    {line}")
     return 0
 
 
