@@ -9,8 +9,6 @@ from sslrepro.errors import UserError
 from sslrepro.interop.torchaudio_in import load_torchaudio_state
 from sslrepro.models import Upstream
 
-SMALL = {"encoder_num_layers": 2, "encoder_layer_drop": 0.0}
-
 
 def settings(**encoder) -> ModelSettings:
     return ModelSettings(encoder=EncoderSettings(layers=2, **encoder), padding="peer")
