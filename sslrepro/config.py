@@ -214,6 +214,13 @@ class BudgetSettings(Settings):
     amount: PositiveFloat = 400_000.0
 
 
+class RateScaling(Settings):
+    """How the peak learning rate follows the batch: rate x (batch / reference) ^ power, power 1 (linear), 1/2 (square root) or 0."""
+
+    rule: Literal["linear", "square_root", "constant"] = "square_root"
+    reference_seconds: PositiveFloat = 6000.0  # the batch for which learning_rate is meant (batch-size paper: 100 minutes)
+
+
 class TrainingSettings(Settings):
     budget: BudgetSettings = BudgetSettings()
     batch_seconds: PositiveFloat = 5600.0  # audio in one update, all devices and micro-batches together
@@ -221,18 +228,28 @@ class TrainingSettings(Settings):
     min_seconds: Annotated[float, Field(ge=0)] = 2.0  # shorter utterances are left out, and counted
     max_seconds: PositiveFloat = 15.625  # longer ones are cropped at random
     learning_rate: PositiveFloat = 5.0e-4
+    rate_scaling: RateScaling | None = None  # null: learning_rate is the peak as it stands
     schedule: ScheduleSettings = ScheduleSettings()
     betas: list[float] = [0.9, 0.98]
     eps: PositiveFloat = 1.0e-6
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: PositiveFloat | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_seconds: PositiveFloat = 60.0  # wall time between checkpoints
     keep_checkpoints: Positive = 2
     valid_every: Share = 0.1  # share of the run between validations
     valid_seconds: PositiveFloat | None = None  # audio of the validations along the way; the last one uses all of the split
     workers: Annotated[int, Field(ge=0)] = 0
     snapshots: list[Share] = []  # shares of the run at which the weights are kept, to be scored like the last
+    dispersion_batches: Literal[0] | Annotated[int, Field(ge=2)] = 0  # gradients compared at start, snapshots and end; 0: none
+
+    @property
+    def peak_rate(self) -> float:
+        """The peak learning rate after scaling with the batch."""
+        if self.rate_scaling is None:
+            return self.learning_rate
+        power = {"linear": 1.0, "square_root": 0.5, "constant": 0.0}[self.rate_scaling.rule]
+        return self.learning_rate * (self.batch_seconds / self.rate_scaling.reference_seconds) ** power
 
 
 # ---------------------------------------------------------------- data and downstream
@@ -259,13 +276,33 @@ class CellData(Settings):
     fixed_speakers: bool = False  # the subset keeps every speaker
 
 
+class FineTuneSettings(Settings):
+    """CTC fine-tuning of the whole encoder with a share of the labels (facts C.2; fairseq's recipes). The front end stays frozen."""
+
+    minutes: list[PositiveFloat] = []  # of labelled speech, one fine-tuning each; none: no fine-tuning
+    symbols: Literal["phones", "characters"] = "characters"
+    updates: Positive = 12_000
+    batch_seconds: PositiveFloat = 180.0
+    micro_batch_seconds: PositiveFloat = 90.0
+    learning_rate: PositiveFloat = 5.0e-5
+    schedule: ScheduleSettings = ScheduleSettings(kind="tri_stage", warmup=0.1, hold=0.4, final_scale=0.05)
+    freeze: Annotated[float, Field(ge=0)] = 5_000.0  # the encoder learns after this share of the run, or number of updates above 1
+    mask: MaskSettings = MaskSettings(rule="batch_size_paper", share=0.05)  # spans of time; share 0: none
+
+
 class DownstreamSettings(Settings):
-    """Which tasks score the encoder, frozen (learned weighted sum of its layers) or fine-tuned."""
+    """Which tasks score the encoder, frozen (learned weighted sum of its layers), and its fine-tunings."""
 
     tasks: list[str] = []
     updates: Positive = 300
+    batch: Positive = 16  # utterances
     learning_rate: PositiveFloat = 1.0e-2
+    learning_rates: dict[str, PositiveFloat] = {}  # of single tasks, where theirs is another
     train_hours: PositiveFloat = 0.5
+    # every hidden state to zero mean and unit variance over the training labels; SUPERB: not
+    standardise: bool = True
+    lstm_width: Positive = 128  # cells each way of the two-layer BiLSTM of `asr`; SUPERB, MP3S: 1024
+    fine_tune: FineTuneSettings = FineTuneSettings()
 
 
 class CellSettings(Settings):

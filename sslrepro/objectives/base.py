@@ -105,6 +105,10 @@ class Objective(nn.Module):
         """Metrics from sums over any number of micro-batches."""
         raise NotImplementedError
 
+    def weight_metrics(self) -> dict[str, float]:
+        """Metrics of the weights alone, beside those of a validation."""
+        return {}
+
     def chance(self) -> dict[str, float]:
         """The metrics of a model that knows nothing, to be drawn beside every curve."""
         raise NotImplementedError

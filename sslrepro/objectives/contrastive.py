@@ -156,6 +156,14 @@ class Contrastive(Objective):
         metrics["distinct_codes"] = float((np.asarray(sums["codes_hard"]) > 0).sum(-1).mean())
         return {name: float(value) for name, value in metrics.items()}
 
+    @torch.no_grad()
+    def weight_metrics(self) -> dict[str, float]:
+        """Mean cosine similarity of a codebook's different entries: 0.75 where they still lie as initialised, uniform in [0, 1]."""
+        words = F.normalize(self.quantizer.codebooks.float(), dim=-1)
+        n = words.shape[1]
+        mean = ((words @ words.transpose(1, 2)).sum((1, 2)) - n) / (n * (n - 1))
+        return {f"codeword_similarity_{group + 1}": value for group, value in enumerate(mean.tolist())}
+
     def chance(self) -> dict[str, float]:
         n = self.settings.negatives + 1
         return {"loss": math.log(n), "accuracy": 1 / n}

@@ -25,7 +25,7 @@ FILES = ("model.safetensors", "optimizer.pt", "state.json")
 
 
 def save(folder: Path, update: int, model: dict[str, Tensor], optimizer: dict[str, Any], state: dict[str, Any], keep: int) -> Path:
-    """Write `folder/<update>` whole or not at all, then drop all but the newest `keep`. Raises UserError on a full disk; older ones stay."""
+    """Write `folder/<update>` whole or not at all, then drop all but the newest `keep`. UserError on a full disk; older ones stay."""
     target = folder / f"{update:09d}"
     scratch = folder / f".{target.name}.tmp"
     try:

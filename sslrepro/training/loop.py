@@ -79,7 +79,7 @@ def fabric_for(settings: CellSettings) -> Fabric:
     """Devices and precision. Under torchrun or SLURM one process a device, else one device."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", str(local)))
-    precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[settings.training.precision]
+    precision = {"fp32": "32-true", "bf16": "bf16-mixed"}[settings.training.precision]
     fabric = Fabric(
         accelerator="auto", devices=local, num_nodes=world // local, precision=precision, strategy="ddp" if world > 1 else "auto"
     )
@@ -102,7 +102,7 @@ def train(
     data = TrainingData(corpus, settings, seed, objective.draws, shapes, targets, fabric.global_rank, fabric.world_size)
     budget = Budget(settings, data.plan.durations)
     optimizer = torch.optim.AdamW(
-        objective.parameters(), lr=t.learning_rate, betas=tuple(t.betas), eps=t.eps, weight_decay=t.weight_decay, fused=True
+        objective.parameters(), lr=t.peak_rate, betas=tuple(t.betas), eps=t.eps, weight_decay=t.weight_decay, fused=True
     )
     state = _resume(objective, optimizer, folder)
     model, optimizer = fabric.setup(_Step(objective), optimizer)
@@ -119,17 +119,32 @@ def train(
             )
         fabric.barrier()
 
+    def dispersion(progress: float) -> dict[str, float]:
+        """The spread of the next updates' gradients, where it is asked for."""
+        if t.dispersion_batches == 0:
+            return {}
+        ahead = range(state.update, state.update + t.dispersion_batches)
+        updates = [(u, [data[u * data.per_rank + i] for i in range(data.per_rank)]) for u in ahead]
+        return {"gradient_dispersion": gradient_dispersion(fabric, model, objective, updates, seed, progress)}
+
+    if state.update == 0 and t.dispersion_batches:
+        state.snapshots["0"] = dispersion(0.0)
     sums: dict[str, Tensor] = {}
     while state.status == "running" and state.used < budget.amount * (1 - 1e-9):
         batches = [next(loader) for _ in range(data.per_rank)]
-        cost = budget.cost(np.concatenate(data.plan.update(state.update)))
+        members = np.concatenate(data.plan.update(state.update))
+        cost = budget.cost(members)
         middle = min(1.0, (state.used + cost / 2) / budget.amount)
-        rate = learning_rate(t.schedule, t.learning_rate, middle, budget.updates)
+        rate = learning_rate(t.schedule, t.peak_rate, middle, budget.updates)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = _update(fabric, model, objective, optimizer, batches, settings, seed, state.update, middle, sums)
+        loss = _gradients(fabric, model, objective, batches, seed, state.update, middle, sums)
+        if t.clip_norm is not None:
+            fabric.clip_gradients(model, optimizer, max_norm=t.clip_norm, error_if_nonfinite=False)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         before, state.used, state.update = state.used, state.used + cost, state.update + 1
-        state.hours_seen += float(data.plan.durations[np.concatenate(data.plan.update(state.update - 1))].sum()) / 3600
+        state.hours_seen += float(data.plan.durations[members].sum()) / 3600
         state.padded_hours += fabric.world_size * sum(b.waveforms.numel() for b in batches) / 16_000 / 3600
 
         done = state.used >= budget.amount * (1 - 1e-9)
@@ -144,6 +159,8 @@ def train(
         if not problem and (done or marks or _crossed(before, state.used, budget.amount, _steps(t.valid_every))):
             with fabric.autocast():
                 metrics, rows = validate(objective, corpus, targets, settings, shapes, None if done or marks else t.valid_seconds)
+            if done or marks:
+                metrics |= dispersion(state.used / budget.amount)
             state.log(metrics, "valid")
             state.snapshots |= {f"{mark:g}": metrics for mark in marks}
             state.valid = {str(row): list(values) for row, values in rows.items()}
@@ -163,11 +180,10 @@ def train(
     return state
 
 
-def _update(
-    fabric: Fabric, model: Any, objective: Objective, optimizer: Any, batches: list[Batch], settings: CellSettings,
-    seed: int, update: int, progress: float, sums: dict[str, Tensor],
-) -> Tensor:  # fmt: skip
-    """One optimizer step on the micro-batches of one update; returns the update's loss and adds to the metrics' sums."""
+def _gradients(
+    fabric: Fabric, model: Any, objective: Objective, batches: list[Batch], seed: int, update: int, progress: float, sums: dict[str, Tensor]
+) -> Tensor:
+    """Gradients of one update from its micro-batches, left in the parameters; returns its loss and adds to the metrics' sums."""
     objective.train()
     device = fabric.device
     micro_batches = len(batches) * fabric.world_size
@@ -188,11 +204,30 @@ def _update(
         loss += output.loss.detach().float()
         for name, value in output.sums.items():
             sums[name] = sums[name] + value if name in sums else value
-    if settings.training.clip_norm is not None:
-        fabric.clip_gradients(model, optimizer, max_norm=settings.training.clip_norm, error_if_nonfinite=False)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
     return fabric.all_reduce(loss, reduce_op="sum")
+
+
+def gradient_dispersion(
+    fabric: Fabric, model: Any, objective: Objective, updates: list[tuple[int, list[Batch]]], seed: int, progress: float
+) -> float:
+    """Standard deviation of each parameter's gradient over several updates of the full batch, averaged over all parameters.
+
+    The quantity that the batch-size paper plots (its column says variance; it scales as a standard deviation). Gradients are of the loss
+    per masked frame. Leaves weights and gradients as they were.
+    """
+    totals, squares = {}, {}
+    for update, batches in updates:
+        objective.zero_grad(set_to_none=True)
+        _gradients(fabric, model, objective, batches, seed, update, progress, {})
+        for name, parameter in objective.named_parameters():
+            if parameter.grad is not None:
+                grad = parameter.grad.double()
+                totals[name] = totals.get(name, 0.0) + grad
+                squares[name] = squares.get(name, 0.0) + grad**2
+    objective.zero_grad(set_to_none=True)
+    n = len(updates)
+    spread = [((squares[k] - totals[k] ** 2 / n).clamp(min=0) / (n - 1)).sqrt().flatten() for k in totals]
+    return float(torch.cat(spread).mean())
 
 
 @torch.no_grad()
@@ -231,7 +266,7 @@ def validate(
             sums[name] = sums[name] + value if name in sums else value
         columns = [output.utterances[name].double().cpu().tolist() for name in ("nats", "correct", "masked")]
         utterances |= dict(zip(batch.indices.tolist(), zip(*columns, strict=True), strict=True))
-    return objective.summarize(numbers(sums)), utterances
+    return objective.summarize(numbers(sums)) | objective.weight_metrics(), utterances
 
 
 def _resume(objective: Objective, optimizer: torch.optim.Optimizer, folder: Path) -> State:

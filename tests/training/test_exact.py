@@ -105,3 +105,16 @@ def test_a_run_that_is_done_stays_done(tiny_corpus_dir, make_cell, tmp_path):
     first, state = run(tiny_corpus_dir, make_cell(), tmp_path / "run")
     again, repeated = run(tiny_corpus_dir, make_cell(), tmp_path / "run")
     assert same(first, again) and repeated.update == state.update and repeated.history == state.history
+
+
+def test_measuring_gradients_changes_no_weight_and_falls_with_the_batch(tiny_corpus_dir, make_cell, tmp_path):
+    """The dispersion is read, not taken part in; four times the batch has about half the spread at the start."""
+    plain, _ = run(tiny_corpus_dir, make_cell(), tmp_path / "plain")
+    changes = {"dispersion_batches": 6, "snapshots": [0.5]}
+    measured, state = run(tiny_corpus_dir, make_cell(training=changes), tmp_path / "measured")
+    assert same(plain, measured)
+    assert {"0", "0.5"} <= state.snapshots.keys()
+    wide = {**changes, "batch_seconds": 48.0, "budget": {"unit": "updates", "amount": 2.0}, "snapshots": []}
+    _, wider = run(tiny_corpus_dir, make_cell(training=wide), tmp_path / "wide")
+    ratio = state.snapshots["0"]["gradient_dispersion"] / wider.snapshots["0"]["gradient_dispersion"]
+    assert 1.5 < ratio < 2.7
