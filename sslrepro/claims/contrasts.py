@@ -144,7 +144,7 @@ class Pareto(TestBase):
 
     def judge(self, frame: Frame) -> list[Part]:
         of, others = frame[self.of], frame[self.others]
-        quality = np.concatenate(np.broadcast_arrays(*_same(of.values, others.values)), axis=1)
+        quality = np.concatenate(_same(of.values, others.values), axis=1)
         costs = _same(of.aligned(frame[self.cost_of], self.match).values, others.aligned(frame[self.cost_others], self.match).values)
         cost = np.concatenate(costs, axis=1)
         margins = []

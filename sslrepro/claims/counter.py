@@ -13,8 +13,8 @@ from sslrepro.config import Settings
 
 
 class _Turned(Settings):
-    series: list[str] = []  # the series that are turned; none named: all
-    by: list[str] = []  # turned within each value of these coordinates
+    series: list[str] = Field(default_factory=list)  # the series that are turned; none named: all
+    by: list[str] = Field(default_factory=list)  # turned within each value of these coordinates
 
     def turn(self, frame: Frame) -> Frame:
         """The counter-table of a one-run table."""
@@ -109,7 +109,7 @@ class Other(Settings):
 
     kind: Literal["other"]
     series: dict[str, dict[str, Any]]
-    together: list[list[str]] = []
+    together: list[list[str]] = Field(default_factory=list)
 
 
 Counter = Annotated[Reverse | Mirror | Widen | GoOn | Swap | Other, Field(discriminator="kind")]

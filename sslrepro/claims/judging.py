@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sslrepro.claims.bootstrap import Source
-from sslrepro.claims.ledger import CellSeries, Claim, CountSeries, ProfileName, StudyClaims, load_study
+from sslrepro.claims.ledger import CellSeries, Claim, CountSeries, ProfileName, StudyClaims, ledger_dir, load_study
 from sslrepro.claims.margins import Part
 from sslrepro.claims.published import published_series
 from sslrepro.claims.results import Counts, Results, cell_series, count_series, load_results, matched_cells
@@ -47,10 +47,13 @@ class Row:
 
 
 def judge_study(study: str, profile: str, top: Path | None = None, counts: Counts | None = None, code: str | None = None) -> list[Row]:
-    """All claims of a study. `top` is the project's folder, `counts` gives exact numbers by name, `code` is the hash of today's code
-    (training.identity.code_hash). Raises UserError on tables that contradict each other."""
+    """All claims of a study.
+
+    `top` is the folder that holds `results/` (the project's), `counts` gives exact numbers by name, `code` is the hash of today's code
+    (training.identity.code_hash). Raises UserError on tables that contradict each other.
+    """
     top = top or root()
-    claims = load_study(study, top / "claims" if (top / "claims").is_dir() else None)
+    claims = load_study(study)
     results = load_results(top / "results" / profile / study)
     return [_Judge(claim, claims, profile, results, counts, code).row() for claim in claims.claims]
 
@@ -111,7 +114,7 @@ class _Judge:
             margin = judge(self.claim, self._frame(sources), "ours").margin
             return np.array([point, point]) if margin is None or len(margin) == 1 else margin
 
-        return to_decide(point, seeds, True, margin_under)
+        return to_decide(point, seeds, margin_under)
 
     def _frame(self, sources: tuple[Source, ...]) -> Frame:
         series: dict[str, Series] = {}
@@ -127,7 +130,7 @@ class _Judge:
             elif isinstance(spec, CountSeries):
                 found = count_series(name, spec, self.counts)
             else:
-                found = published_series(name, self.claim.published[spec.published], root() / "claims")
+                found = published_series(name, self.claim.published[spec.published], ledger_dir())
             if isinstance(found, str):
                 absent[name] = found
             else:
@@ -153,7 +156,7 @@ class _Judge:
         if self.results is None or self.code is None or not self.results.used:
             return None
         cells = {cell for cell, _ in self.results.used}
-        hashes = {run.get("package_hash") for cell in cells for run in self.results.runs[cell].values()}
+        hashes = {run.get("code") for cell in cells for run in self.results.runs[cell].values()}
         return None if None in hashes else hashes != {self.code}
 
     def _metric(self) -> str:
@@ -174,7 +177,7 @@ class _Judge:
 
 def _shown(name: str, claim: Claim) -> dict[str, Any]:
     spec = claim.published[name]
-    series = published_series(name, spec, root() / "claims")
+    series = published_series(name, spec, ledger_dir())
     shown: dict[str, Any] = {"tag": spec.tag, "source": spec.source}
     if len(series) <= 16:  # longer tables are read where they lie
         coordinates = {k: v.tolist() for k, v in series.coordinates.items() if len(set(v.tolist())) > 1}

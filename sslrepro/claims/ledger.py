@@ -31,7 +31,7 @@ class PublishedSeries(Settings):
     tag: Evidence
     source: str
     table: str | None = None
-    where: dict[str, Condition] = {}
+    where: dict[str, Condition] = Field(default_factory=dict)
     points: dict[str, list[float | int | str]] | None = None
     y: str | None = None  # the column of values in a table or in points
     value: float | None = None
@@ -57,8 +57,8 @@ class CellSeries(Settings):
 
     cells: str | list[str]
     y: str | list[str]  # names in the study's `metrics`; several give the coordinate `metric`
-    where: dict[str, Condition] = {}
-    coordinates: dict[str, str] = {}
+    where: dict[str, Condition] = Field(default_factory=dict)
+    coordinates: dict[str, str] = Field(default_factory=dict)
     snapshots: bool = False
 
 
@@ -66,7 +66,7 @@ class CountSeries(Settings):
     """Exact numbers that need no training, by name from the counter (`macs:slim-{size}@15.625`), one for each level of `over`."""
 
     count: str
-    over: dict[str, list[float | int | str]] = {}
+    over: dict[str, list[float | int | str]] = Field(default_factory=dict)
     relative_to: dict[str, float | int | str] | None = None
 
 
@@ -113,14 +113,14 @@ class Claim(Settings):
     criterion: str
     evidence: Literal["training", "measured", "counted"] = "training"
     tests: Annotated[list[Test], Field(min_length=1)]
-    published: dict[str, PublishedSeries] = {}
+    published: dict[str, PublishedSeries] = Field(default_factory=dict)
     no_table: str | None = None  # why no published table can be judged
     counter: Counter | None = None
-    ours: dict[str, OwnSeries] = {}
+    ours: dict[str, OwnSeries] = Field(default_factory=dict)
     profiles: list[ProfileName] | None = None  # only these can judge it; null: all
     min_seeds: Annotated[int, Field(ge=3)] = 3
-    missing: list[Missing] = []
-    facts: list[Fact] = []
+    missing: list[Missing] = Field(default_factory=list)
+    facts: list[Fact] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _whole(self) -> Claim:
@@ -135,7 +135,30 @@ class Claim(Settings):
                     raise ValueError(f"a {test.kind} test reads {sorted(unknown)}, which no series defines")
             if given and not any(test.scope in ("both", scope) and set(test.uses()) <= given for test in self.tests):
                 raise ValueError(f"no test can be judged on the {scope} series")
+        for test in self.tests:
+            if test.scope != "published":
+                _check_coordinates(test, self.ours)
         return self
+
+
+def _check_coordinates(test: Test, ours: dict[str, OwnSeries]) -> None:
+    """A test's coordinates must be some that its series of our own will have; found now rather than after the training."""
+    known = [_coordinates(ours[name]) for name in test.uses() if name in ours]
+    if not known or None in known:
+        return
+    keys = [getattr(test, key, None) for key in ("along", "match", "batch", "updates", "at", "among", "per", "less", "more")]
+    wanted = {key for key in keys if key is not None} | set(test.by) | set(test.where)
+    if lacking := wanted - set().union(*known):
+        raise ValueError(f"a {test.kind} test uses the coordinate {sorted(lacking)}, which none of its series under `ours` has")
+
+
+def _coordinates(spec: OwnSeries) -> set[str] | None:
+    if isinstance(spec, SamePublished):
+        return None
+    if isinstance(spec, CountSeries):
+        return set(spec.over)
+    names = [spec.cells] if isinstance(spec.cells, str) else spec.cells
+    return {"cell", "metric", "share", *spec.coordinates}.union(*(template(name).groupindex for name in names))
 
 
 class StudyClaims(Settings):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from sslrepro.claims.series import Condition, Frame, Undecidable
 from sslrepro.config import Settings
@@ -62,8 +63,8 @@ class TestBase(Settings):
 
     __test__: ClassVar[bool] = False  # not pytest's
     series: ClassVar[tuple[str, ...]] = ("of",)  # the fields that name a series
-    where: dict[str, Condition] = {}
-    by: list[str] = []
+    where: dict[str, Condition] = Field(default_factory=dict)
+    by: list[str] = Field(default_factory=list)
     worst: bool = False
     scope: Literal["both", "published", "ours"] = "both"
 

@@ -59,10 +59,8 @@ def judge_published(claim: Claim, folder: Path | None = None) -> Line:
         return Line(claim.id, reason=claim.no_table or "")
     frame = published_frame(claim.published, folder)
     table = judge(claim, frame, "published")
-    if isinstance(claim.counter, Other):
-        turned = published_frame(_other(claim), folder)
-    else:
-        turned = claim.counter.turn(frame)
+    other = isinstance(claim.counter, Other)
+    turned = published_frame(_other(claim), folder) if other else claim.counter.turn(frame)
     counter = judge(claim, turned, "published")
     if table.margin is None or counter.margin is None:
         raise UserError(f"{claim.id}: its published table cannot be judged: {'; '.join(table.open + counter.open)}")

@@ -73,7 +73,7 @@ class Results:
             raise UserError(f"metrics.csv: {cell} has {plain} more than once for a seed")
         clusters = self._clusters(cell, plain, seeds, observed)
         if clusters is None and plain.partition(".")[0] not in ("pretrain", "cost", "train"):
-            self.notes.append(f"{plain}: interval over seeds alone, no test speakers given")
+            self.notes.append(f"{plain.partition('@')[0]}: interval over seeds alone, no test speakers given")
         values = self.resampler.values(observed, seeds, clusters, sources)
         return 1 - values if metric.startswith(COMPLEMENT) else values
 

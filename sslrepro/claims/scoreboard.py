@@ -42,7 +42,7 @@ def markdown(rows: list[Row], profile: str) -> str:
         f"{len(rows)} claims: {counted}.",
         "",
         "m is the claim's margin: at or above 0 exactly when its criterion holds, in units of the criterion's thresholds (docs/claims.md).",
-        "The metric named is the one that stands for the paper's at this profile; a verdict on a stand-in is not one on the paper's metric.",
+        "The metric named stands for the paper's at this profile; a verdict on a stand-in is not one on the paper's metric.",
     ]
     for study in dict.fromkeys(row.study for row in rows):
         lines += ["", f"## {study}", "", _HEAD, *(_line(row) for row in rows if row.study == study)]

@@ -56,14 +56,14 @@ def verdict(low: float, high: float) -> str:
     return REPLICATED if low >= 0 else CONTRADICTED if high < 0 else INCONCLUSIVE
 
 
-def to_decide(point: float, seeds: int, speakers: bool, margin_under: Callable[[tuple[Source, ...]], np.ndarray]) -> str:
+def to_decide(point: float, seeds: int, margin_under: Callable[[tuple[Source, ...]], np.ndarray]) -> str:
     """How many seeds, or how much more test speech, would bring the interval to one side of zero, if the effect stays what it is.
 
     The distance from the effect to the interval's end at zero is split into what seeds and what speakers alone give; with n seeds the
     first shrinks as t(n - 1) / sqrt(n), with k times the speakers the second as 1 / sqrt(k).
     """
-    if not math.isfinite(point) or seeds < 2 or point == 0:
-        return "at least 3 seeds"
+    if not math.isfinite(point) or point == 0:
+        return f"more than {MOST_SEEDS} seeds"
     ends = []
     for source in ("seeds", "speakers"):
         low, high = interval(margin_under((source,)))
@@ -77,7 +77,7 @@ def to_decide(point: float, seeds: int, speakers: bool, margin_under: Callable[[
         for n in range(max(seeds + 1, 3), MOST_SEEDS + 1):
             if by_seeds * _half(n) / _half(seeds) <= math.sqrt(left):
                 return f"about {n} seeds"
-    if speakers and by_speakers**2 > room**2 / 2:
+    if by_speakers**2 > room**2 / 2:
         times = math.ceil(2 * by_speakers**2 / room**2)
         return f"about {times} times the hours of test speech (speakers), and more seeds" if times < 1000 else "a larger effect"
     return f"more than {MOST_SEEDS} seeds"
