@@ -162,7 +162,7 @@ class Contrastive(Objective):
         words = F.normalize(self.quantizer.codebooks.float(), dim=-1)
         n = words.shape[1]
         mean = ((words @ words.transpose(1, 2)).sum((1, 2)) - n) / (n * (n - 1))
-        return {f"codeword_similarity_{group + 1}": value for group, value in enumerate(mean.tolist())}
+        return {f"codeword_cosine_{group + 1}": value for group, value in enumerate(mean.tolist())}
 
     def chance(self) -> dict[str, float]:
         n = self.settings.negatives + 1

@@ -126,11 +126,15 @@ def _run_seed(
 
 
 def _pretrain_metrics(state: State) -> dict[str, float]:
-    last = {name: value for _, _, name, value in state.history if name.startswith("valid.")}
-    metrics = {f"pretrain.valid_{name.removeprefix('valid.')}": value for name, value in last.items()}
-    for share, values in state.snapshots.items():
-        metrics |= {f"pretrain.valid_{name}@{share}": value for name, value in values.items()}
-    return metrics
+    """The last validation and those of the snapshots; what is not of the validation split itself goes without `valid_`."""
+    at = {f"@{share}": values for share, values in state.snapshots.items()}
+    at[""] = {name.removeprefix("valid."): value for _, _, name, value in state.history if name.startswith("valid.")}
+    own = ("gradient_dispersion", "codeword_cosine")
+    return {
+        f"pretrain.{'' if name.startswith(own) else 'valid_'}{name}{suffix}": value
+        for suffix, values in at.items()
+        for name, value in values.items()
+    }
 
 
 def _cost_metrics(profile: Profile, settings: CellSettings, state: State) -> dict[str, float]:
