@@ -193,7 +193,8 @@ def _shares(results: Results, cell: str, metric: str, snapshots: bool) -> list[t
     names = set(results.metrics.metric[results.metrics.cell == cell])
     taken = sorted((float(n.rpartition("@")[2]), n) for n in names if n.startswith(plain + "@"))
     prefix = metric[: len(metric) - len(plain)]
-    return [(share, prefix + n) for share, n in taken if share < 1] + [(1.0, metric)]
+    end = [] if any(share == 1 for share, _ in taken) else [(1.0, metric)]
+    return [(share, prefix + n) for share, n in taken] + end
 
 
 def count_series(name: str, spec: CountSeries, counts: Counts | None) -> Series | str:

@@ -168,6 +168,18 @@ def test_hours_law_from_snapshots(tmp_path):
     assert "interval over seeds alone" in found["batch-05"].reason  # no speakers given, and said
 
 
+def test_gradient_dispersion_at_checkpoints(tmp_path):
+    made = Made(tmp_path)
+    for batch in BATCHES:
+        for seed in range(3):
+            values = {f"pretrain__valid_gradient_dispersion_at_{s}": batch**-0.5 * (1 + s) for s in (0, 0.5, 1.0)}
+            made.add(f"b{batch}", seed, cost__updates=100.0, **values)
+    made.write()
+    row = rows(tmp_path, profile="laptop")["batch-09"]
+    assert row.verdict == "replicated"
+    assert row.parts[1]["value"] == pytest.approx(-0.5)
+
+
 def floors(top, stochastic, fixed, noise=0.0):
     made = Made(top, "stochastic")
     cells = {"floor-mel": 0.6, "floor-random": 0.5}
