@@ -176,7 +176,7 @@ def test_gradient_dispersion_at_checkpoints(tmp_path):
             made.add(f"b{batch}", seed, cost__updates=100.0, **values)
     made.write()
     row = rows(tmp_path, profile="laptop")["batch-09"]
-    assert row.verdict == "replicated"
+    assert row.verdict == "replicated", row.reason
     assert row.parts[1]["value"] == pytest.approx(-0.5)
 
 
