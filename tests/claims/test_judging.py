@@ -172,7 +172,7 @@ def test_gradient_dispersion_at_checkpoints(tmp_path):
     made = Made(tmp_path)
     for batch in BATCHES:
         for seed in range(3):
-            values = {f"pretrain__valid_gradient_dispersion_at_{s}": batch**-0.5 * (1 + s) for s in (0, 0.5, 1.0)}
+            values = {f"pretrain__gradient_dispersion_at_{s}": batch**-0.5 * (1 + s) for s in (0, 0.5, 1.0)}
             made.add(f"b{batch}", seed, cost__updates=100.0, **values)
     made.write()
     row = rows(tmp_path, profile="laptop")["batch-09"]
