@@ -75,6 +75,16 @@ def is_finished(profile: Profile, study: str, cell: str) -> bool:
     return True
 
 
+def ensure_cells(profile: Profile, study: str) -> None:
+    """Run those cells of a study that are not there, for a notebook opened by hand. In the pipeline they are there already."""
+    from sslrepro.training.cell import run_cell
+
+    for cell, settings in profile.studies[study].cells.items():
+        if not all((cell_dir(profile.profile, study, cell) / str(seed) / "metrics.json").exists() for seed in settings.seeds):
+            prepare(profile, study, cell)
+            run_cell(profile, study, cell, place=position(profile, study, cell))
+
+
 def prepare(profile: Profile, study: str, cell: str) -> None:
     """Make the corpus and the targets that a cell reads, where they are missing or stale. DVC has made them already."""
     if not _corpus_is_current(profile):

@@ -77,6 +77,7 @@ def draw_statistics(corpus: Corpus) -> Figure:
     minutes = table.groupby("speaker", observed=True).agg(minutes=("seconds", lambda s: s.sum() / 60), split=("split", "first"))
     order = minutes.sort_values("minutes", ascending=False).reset_index()
     sns.scatterplot(order.reset_index(), x="index", y="minutes", hue="split", hue_order=_SPLITS, ax=axes[0, 1])
+    sns.move_legend(axes[0, 1], "lower left")
     axes[0, 1].set(title=f"Speech of each of {len(order)} speakers", xlabel="speaker, by minutes", ylim=(0, None))
     _draw_phones(corpus, axes[1, 0])
     _draw_words(corpus, axes[1, 1])
@@ -125,21 +126,21 @@ def nested_subsets(corpus: Corpus, steps: int = 4) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["speakers", "hours asked for"]).sort_index()
 
 
-def task_levels(corpus: Corpus, updates: int, hours: float | None = None) -> pd.DataFrame:
+def task_levels(corpus: Corpus, tasks: list[str], updates: int, hours: float | None = None) -> pd.DataFrame:
     """What each task starts from: the score of knowing nothing but the most frequent class (where that is a score), the floor that a
     linear probe reaches on log-mel energies after so many updates on `hours` of training audio (None: half an hour, or what there is),
     and the best score that there is.
     """
-    from sslrepro.downstream.registry import TASKS, available
+    from sslrepro.downstream.registry import available, find_task
     from sslrepro.downstream.scores import score
     from sslrepro.models.upstream import Upstream
 
     hours = hours or min(0.5, math.floor(corpus.info["splits"]["train"]["hours"] * 1e4) / 1e4)
-    settings = DownstreamSettings(tasks=list(TASKS), updates=updates, train_hours=hours)
+    settings = DownstreamSettings(tasks=tasks, updates=updates, train_hours=hours)
     model = ModelSettings(front_end=LogMelFrontEnd(), encoder=None)
     scores = score(Upstream(model), corpus, settings, seed=0)
     rows = []
-    for task in TASKS.values():
+    for task in map(find_task, tasks):
         why = available(task.name, corpus, settings) or scores.unavailable.get(task.name, "")
         row = {"task": task.name, "metric": task.metric, "better": task.direction, "most frequent class": np.nan, "log-mels": np.nan}
         if not why:

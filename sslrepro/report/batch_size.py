@@ -1,0 +1,155 @@
+"""Figures of the batch-size study: ours beside the published points (claims/published), each from tables alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sslrepro.claims.ledger import template
+from sslrepro.paths import root
+
+BATCH = template("b{batch_seconds}")
+RULE = template("lr-{rule}-b{batch_seconds}")
+AXIS = {"batch_seconds": "batch (seconds of audio)", "hours_seen": "hours of audio seen"}
+
+
+def checkpoints(folder: Path) -> pd.DataFrame:
+    """One row a (batch, seed, scored share of the run): batch_seconds, share, updates, hours_seen, and a column for each metric."""
+    table = pd.read_csv(folder / "metrics.csv")
+    table = table[table.cell.str.fullmatch(BATCH)]
+    name = table.metric.str.split("@", n=1, expand=True).reindex(columns=[0, 1])
+    table = table.assign(metric=name[0], share=name[1].fillna("1").astype(float))
+    wide = table.pivot_table(index=["cell", "seed", "share"], columns="metric", values="value").reset_index()
+    wide["batch_seconds"] = wide.cell.str.extract(BATCH.pattern, expand=True)["batch_seconds"].astype(float)
+    for column in ("cost.updates", "cost.hours_seen"):
+        whole = wide[wide.share == 1].set_index(["cell", "seed"])[column]
+        wide[column.removeprefix("cost.")] = wide.set_index(["cell", "seed"]).index.map(whole).to_numpy() * wide.share
+    return wide
+
+
+def published(name: str) -> pd.DataFrame:
+    """A published table, its batches as numbers; rows without a batch (from scratch) are left out."""
+    table = pd.read_csv(root() / "claims" / "published" / f"{name}.csv", dtype={"batch_seconds": str})
+    table["batch_seconds"] = pd.to_numeric(table.batch_seconds, errors="coerce")
+    return table.dropna(subset="batch_seconds")
+
+
+def draw_against_batch(folder: Path, metrics: dict[str, str]) -> Figure:
+    """What a larger batch gives at a fixed number of updates. metrics: name in the tables -> label. The last panel is the paper's."""
+    ours = checkpoints(folder).query("share == 1")
+    figure, axes = _panels(len(metrics) + 1)
+    for axis, (metric, label) in zip(axes, metrics.items(), strict=False):
+        if metric in ours:
+            sns.lineplot(ours, x="batch_seconds", y=metric, ax=axis, marker="o", errorbar=("sd", 1))
+        _log(axis, "batch_seconds", label, "ours")
+    paper = published("batch_size_wer_final").query("version == 'v1'")
+    sns.lineplot(paper, x="batch_seconds", y="test_clean_greedy", hue="label_hours", ax=axes[-1], marker="o")
+    axes[-1].legend(title="hours of labels", fontsize="small")
+    _log(axes[-1], "batch_seconds", "WER on test-clean, %", "published, 400,000 updates")
+    return _done(figure)
+
+
+def draw_against_hours(folder: Path, metric: str, label: str) -> Figure:
+    """Every batch and checkpoint over the hours seen: one curve, if quality follows hours. Left ours, right the paper's."""
+    figure, axes = _panels(2, width=5.2)
+    ours = checkpoints(folder).query("share > 0").dropna(subset=metric)
+    _by_batch(ours, metric, axes[0])
+    _log(axes[0], "hours_seen", label, "ours")
+    paper = published("batch_size_wer_over_time").query("label == '100 hours of labels'")
+    _by_batch(paper, "wer_clean", axes[1])
+    axes[1].set_yscale("log")
+    _log(axes[1], "hours_seen", "WER on test-clean, %", "published, 100 hours of labels")
+    return _done(figure)
+
+
+def draw_dispersion(folder: Path) -> Figure:
+    """Spread of the gradient against the batch, relative to its mean over batches, ours and published in the same axes."""
+    ours = (
+        checkpoints(folder)[["batch_seconds", "share", "pretrain.gradient_dispersion"]].dropna().set_axis(["batch", "at", "spread"], axis=1)
+    )
+    paper = published("batch_size_gradient_dispersion").query("batch_seconds >= 150").set_axis(["batch", "at", "spread"], axis=1)
+    paper["at"] /= 400_000
+    figure, axes = _panels(2)
+    for axis, (title, start) in zip(axes, [("at the start", True), ("at the end", False)], strict=True):
+        for who, table in (("ours", ours), ("published", paper)):
+            mine = table[table["at"] == (0.0 if start else 1.0)].groupby("batch").spread.mean()
+            if len(mine) > 1:
+                relative = mine / np.exp(np.log(mine).mean())
+                axis.plot(mine.index / np.exp(np.log(mine.index).mean()), relative, "o-", label=who)
+        x = np.array([0.15, 6.0])
+        if start:
+            axis.plot(x, x**-0.5, "k--", linewidth=1, label="1 / square root")
+        axis.set(xscale="log", yscale="log", xlabel="batch, relative", ylabel="gradient dispersion, relative", title=title)
+        axis.legend(fontsize="small")
+    return _done(figure)
+
+
+def draw_codes(folder: Path) -> Figure:
+    """Use of the codebooks and how far their entries have moved, against the batch; published values where there are some."""
+    ours = checkpoints(folder).query("share == 1")
+    panels = {
+        "pretrain.valid_accuracy": "contrastive accuracy",
+        "pretrain.valid_code_perplexity_1": "perplexity, codebook 1",
+        "pretrain.codeword_cosine_1": "mean cosine of codewords, codebook 1",
+    }
+    figure, axes = _panels(len(panels))
+    for axis, (metric, label) in zip(axes, panels.items(), strict=True):
+        if metric in ours:
+            sns.lineplot(ours, x="batch_seconds", y=metric, ax=axis, marker="o", errorbar=("sd", 1), label="ours")
+        _log(axis, "batch_seconds", label, "")
+    paper = published("batch_size_val_accuracy").query("update == 400000")
+    axes[0].plot(paper.batch_seconds, paper.accuracy, "s--", label="published")
+    axes[2].axhline(0.75, color="0.4", linestyle=":", linewidth=1)
+    for axis in axes:
+        axis.legend(fontsize="small")
+    return _done(figure)
+
+
+def draw_rules(folder: Path) -> Figure:
+    """Validation loss against the batch under the three learning-rate rules."""
+    table = pd.read_csv(folder / "metrics.csv").query("metric == 'pretrain.valid_loss'")
+    table = table[table.cell.str.fullmatch(RULE)]
+    found = table.cell.str.extract(RULE.pattern)
+    table = table.assign(rule=found["rule"], batch_seconds=found["batch_seconds"].astype(float))
+    figure, axes = _panels(1, width=5.0)
+    if len(table):
+        sns.lineplot(table, x="batch_seconds", y="value", hue="rule", style="rule", markers=True, ax=axes[0], errorbar=("sd", 1))
+    _log(axes[0], "batch_seconds", "validation loss, nats", "peak rate by rule")
+    return _done(figure)
+
+
+def equal_hours(folder: Path, metric: str) -> pd.DataFrame:
+    """Mean of the metric where several batches have seen the same hours (within 1 %), and the relative spread there."""
+    means = checkpoints(folder).query("share > 0").groupby(["batch_seconds", "share"])[[metric, "hours_seen"]].mean().reset_index()
+    means["hours"] = means.hours_seen.map(lambda h: f"{h:.2g}")
+    table = means.pivot_table(index="hours", columns="batch_seconds", values=metric)
+    table = table[table.notna().sum(axis=1) > 1].sort_index(key=lambda index: index.astype(float))
+    table["relative spread"] = (table.max(axis=1) - table.min(axis=1)) / table.mean(axis=1)
+    return table.rename_axis(columns="batch, seconds", index="hours seen")
+
+
+def _by_batch(table: pd.DataFrame, y: str, axis: Axes) -> None:
+    order = sorted(table.batch_seconds.unique())
+    colours = dict(zip(order, sns.color_palette("viridis", len(order)), strict=True))
+    sns.lineplot(table, x="hours_seen", y=y, hue="batch_seconds", palette=colours, marker="o", ax=axis, errorbar=("sd", 1))
+    axis.legend(title="batch, s", fontsize="small")
+
+
+def _panels(count: int, width: float = 4.0) -> tuple[Figure, list[Axes]]:
+    figure, axes = plt.subplots(1, count, figsize=(width * count, 3.4), squeeze=False, layout="constrained")
+    return figure, list(axes[0])
+
+
+def _log(axis: Axes, x: str, y: str, title: str) -> None:
+    axis.set(xscale="log", xlabel=AXIS[x], ylabel=y, title=title)
+
+
+def _done(figure: Figure) -> Figure:
+    plt.close(figure)
+    return figure
