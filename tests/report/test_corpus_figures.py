@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import soundfile
+
+from sslrepro.data.corpus import Corpus
+from sslrepro.data.folders import prepare
+from sslrepro.draws import numpy_generator
+from sslrepro.report.corpus import draw_statistics, draw_utterance, nested_subsets, one_of_each_voice, overview, task_levels
+
+
+def test_figures_show_what_is_known(tiny_corpus_dir):
+    corpus = Corpus(tiny_corpus_dir)
+    index = one_of_each_voice(corpus)[1]
+    wave, mels = draw_utterance(corpus, index).axes
+    labels = corpus.alignment()
+    mine = labels[labels["utterance"] == corpus.name(index)]
+    assert [text.get_text() for text in mels.texts] == mine[mine["tier"] == "phone"]["label"].tolist()
+    assert len(wave.patches) == (mine["tier"] == "word").sum()
+    assert len(draw_statistics(corpus).axes[2].patches) == len(corpus.info["phones"])
+    assert overview(corpus)["speakers"].tolist() == [3, 1, 2]
+
+
+def test_real_speech_without_phones_or_text_is_shown_too(tmp_path):
+    for i in range(6):
+        (tmp_path / "in" / str(i % 3)).mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "in" / str(i % 3) / f"{i}.wav", 0.1 * numpy_generator("figure", i).standard_normal(8000), 16000)
+    prepare(tmp_path / "in", tmp_path / "out")
+    corpus = Corpus(tmp_path / "out")
+    assert not draw_utterance(corpus, 0).axes[1].texts
+    assert [axis.get_title() for axis in draw_statistics(corpus).axes[2:]] == ["Phones are not known", "Words are not known"]
+
+
+def test_subsets_nest_and_keep_or_add_speakers(tiny_corpus_dir):
+    table = nested_subsets(Corpus(tiny_corpus_dir), steps=3)
+    assert (table["hours"] >= table.index.get_level_values("hours asked for")).all()
+    assert set(table.loc["kept", "distinct speakers"]) == {3}
+    assert table.loc["added", "distinct speakers"].is_monotonic_increasing and table.loc["added", "distinct speakers"].iloc[0] == 1
+
+
+def test_levels_of_tasks_are_chance_and_floor(tiny_corpus_dir):
+    corpus = Corpus(tiny_corpus_dir)
+    levels = task_levels(corpus, ["phone", "keyword"], updates=30, hours=0.02)
+    assert levels.loc["phone", "most frequent class"] < levels.loc["phone", "log-mels"] < 1.0
+    test = corpus.split("test")["keyword"].astype(str)
+    shares = test.value_counts(normalize=True)
+    given = levels.loc["keyword", "most frequent class"]
+    assert given == pytest.approx(0) or np.isclose(shares, given).any()
