@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sslrepro.budget.activations import CPU, CUDA, Kernels, predicted_activations
-from sslrepro.budget.memory import measure, saved_bytes
+from sslrepro.budget.memory import cuda_peak, measure, saved_bytes
 from sslrepro.budget.names import NAMED
 from sslrepro.config import CellSettings, EncoderSettings, ModelSettings
 from sslrepro.errors import UserError
@@ -103,3 +103,11 @@ def test_energy_says_why_it_is_missing(monkeypatch) -> None:
     with measured_energy() as energy:
         pass
     assert energy.joules is None and "nvidia-ml-py" in energy.reason
+
+
+def test_cuda_peak() -> None:
+    if not torch.cuda.is_available():
+        assert cuda_peak(lambda: None, torch.device("cpu")) is None
+        return
+    device = torch.device("cuda")
+    assert cuda_peak(lambda: torch.zeros(2**24, device=device).sum(), device) >= 2**26
