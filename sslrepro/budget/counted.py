@@ -4,43 +4,36 @@ from __future__ import annotations
 
 import re
 
-from sslrepro.budget.count import Cost, cell_cost
 from sslrepro.budget.names import NAMED
 from sslrepro.budget.updates import PAPER_SECONDS
-from sslrepro.config import Profile
 
 QUANTITIES = ("params", "upstream_params", "macs", "train_flops")
 NAME = re.compile(r"(?P<quantity>[a-z_]+):(?P<model>[\w./-]+?)(?:@(?P<seconds>[\d.]+))?")
 
+# The cells that the ledger's counts speak of (`study/cell`), and the published model that each trains
+CELLS = {
+    "budget/hubert-size30": "slim-30",
+    "budget/hubert-size50": "slim-50",
+    "budget/hubert-size70": "slim-70",
+    "budget/hubert-size100": "slim-100",
+    "budget/hubert-size200": "slim-200",
+    "budget/hubert-size473": "hubert-base",
+    "summarymixing/wav2vec2-summarymixing": "summarymixing-w2v2",
+    "survey/hubert": "hubert-base",
+    "survey/distilhubert": "distilhubert",
+    "survey/lighthubert-640": "lighthubert-base",
+    "survey/melhubert-20ms": "melhubert-20ms",
+}
 
-def counted(name: str, profile: Profile | None = None) -> float | None:
-    """The number, or None where the name is not known.
 
-    The model is a named one, one of the published size sweep (`sweep/hubert-30`: objective and percent of Slim), or with a profile one of
-    its cells (`study/cell`). Without `@seconds` the utterance is 15.625 s long, which parameters do not depend on.
-    """
+def counted(name: str) -> float | None:
+    """The number, of a named model or of a cell that trains one; None where the name is not known. Without `@seconds` the utterance is
+    15.625 s long, which parameters do not depend on."""
     match = NAME.fullmatch(name)
     if match is None or match["quantity"] not in QUANTITIES:
         return None
-    cost = _cost(match["model"], float(match["seconds"] or PAPER_SECONDS), profile)
-    return None if cost is None else float(getattr(cost, match["quantity"]))
-
-
-def _cost(model: str, seconds: float, profile: Profile | None) -> Cost | None:
-    if model in NAMED:
-        return NAMED[model].cost(seconds)
-    study, _, cell = model.partition("/")
-    if study == "sweep" and seconds == PAPER_SECONDS:
-        return _of_the_sweep(cell)
-    if profile is not None and study in profile.studies and cell in profile.studies[study].cells:
-        return cell_cost(profile.studies[study].cells[cell], seconds)
-    return None
-
-
-def _of_the_sweep(cell: str) -> Cost | None:
-    from sslrepro.budget.published import size_sweep, sweep_cost  # here: names alone need no pandas
-
-    objective, _, size = cell.partition("-")
-    sweep = size_sweep()
-    known = sweep[(sweep.objective == objective) & (sweep.size_pct.astype(str) == size)]
-    return sweep_cost(objective, float(size)) if len(known) else None
+    model = CELLS.get(match["model"], match["model"])
+    if model not in NAMED:
+        return None
+    cost = NAMED[model].cost(float(match["seconds"] or PAPER_SECONDS))
+    return float(getattr(cost, match["quantity"]))

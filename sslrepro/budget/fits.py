@@ -75,7 +75,8 @@ def _parabola_draws(x: np.ndarray, y: np.ndarray, c: np.ndarray, groups: np.ndar
     members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
     if min(len(m) for m in members) > 1:
         picks = np.concatenate([generator.choice(m, size=(DRAWS, len(m))) for m in members], axis=1)
-        return np.stack([_parabola(x[p], y[p]) for p in picks], axis=1)
+        designs = np.vander(x, 3, increasing=True)[picks]  # (draws, runs, 3)
+        return (np.linalg.pinv(designs) @ y[picks][..., None])[..., 0].T
     design = np.vander(x, 3)
     leverage = np.einsum("ij,ji->i", design, np.linalg.pinv(design))
     residuals = (y - np.polynomial.polynomial.polyval(x, c)) / np.sqrt(np.clip(1 - leverage, 0.05, None))

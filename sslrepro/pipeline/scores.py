@@ -7,6 +7,7 @@ import json
 import pandas as pd
 
 from sslrepro.budget import cell_cost
+from sslrepro.budget.counted import counted
 from sslrepro.claims.judging import Row, judge_study
 from sslrepro.claims.scoreboard import markdown, scoreboard
 from sslrepro.errors import UserError
@@ -18,7 +19,8 @@ COUNTED_SECONDS = 15.625  # of an utterance, where a count's name gives no lengt
 
 
 def paper_count(name: str) -> float | None:
-    """`measure:study/cell` or `measure:study/cell@seconds` of a cell at its published size (profile paper); None for any other name.
+    """`measure:study/cell` or `measure:study/cell@seconds` of a cell at its published size: as the profile paper has it, or as the
+    named model that the cell trains; None for any other name.
 
     measure: params, upstream_params, macs, train_flops.
     """
@@ -27,7 +29,7 @@ def paper_count(name: str) -> float | None:
     study, _, cell = place.partition("/")
     block = expand("paper").studies.get(study)
     if block is None or cell not in block.cells:
-        return None
+        return counted(name)
     return float(getattr(cell_cost(block.cells[cell], float(seconds or COUNTED_SECONDS)), measure))
 
 

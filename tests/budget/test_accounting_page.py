@@ -8,7 +8,8 @@ from sslrepro.budget.counted import counted
 from sslrepro.budget.names import NAMED
 from sslrepro.budget.setup import kmeans_flops, label_flops, spectral_feature_flops
 from sslrepro.budget.table import page, refreshed
-from sslrepro.config import CellSettings, Profile, StudySettings, TargetSettings
+from sslrepro.claims.judging import judge_study
+from sslrepro.config import CellSettings, TargetSettings
 from sslrepro.errors import UserError
 
 
@@ -25,11 +26,14 @@ def test_every_named_model_is_in_the_page() -> None:
 def test_numbers_by_name() -> None:
     assert counted("params:slim-100") == NAMED["slim-100"].cost(1.0).params
     assert counted("macs:hubert-base@2.0") == NAMED["hubert-base"].cost(2.0).macs
-    assert counted("macs:sweep/hubert-473@15.625") == NAMED["hubert-base"].cost(15.625).macs
-    profile = Profile(profile="p", studies={"s": StudySettings(cells={"c": CellSettings()})})
-    assert counted("train_flops:s/c@2.0", profile) == NAMED["wav2vec2-base"].cost(2.0).train_flops
-    for unknown in ("params:nothing", "colour:slim-100", "params:s/c", "sweep/hubert-30", "macs:sweep/hubert-31@15.625"):
+    for unknown in ("params:nothing", "colour:slim-100", "params:budget/nothing", "slim-100"):
         assert counted(unknown) is None
+
+
+def test_claims_that_are_counts_hold_at_the_published_sizes(tmp_path) -> None:
+    for study, claims in {"budget": ["budget-12"], "summarymixing": ["sm-04"], "survey": ["survey-02", "survey-03"]}.items():
+        rows = {row.claim: row for row in judge_study(study, "paper", top=tmp_path, counts=counted)}
+        assert [rows[claim].verdict for claim in claims] == ["replicated"] * len(claims)
 
 
 def test_labels_from_spectral_features() -> None:
