@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslrepro.errors import UserError
-from sslrepro.models.upstream import Upstream
 
 Rules = list[tuple[str, str]]
 
@@ -58,14 +57,14 @@ def peer_names(ours: Iterable[str], rules: Rules) -> dict[str, str]:
 
 
 def load_renamed(
-    upstream: Upstream,
+    module: nn.Module,
     state: dict[str, Tensor],
     rules: Rules,
     prefix: str,
     optional: tuple[str, ...] = (),
     heads: tuple[str, ...] = (),
 ) -> Loaded:
-    """Copies `state` into `upstream`, every tensor or none.
+    """Copies `state` into `module` (an upstream, or an objective with its heads), every tensor or none.
 
     With any name under `prefix`, only those are the upstream's and the rest are heads, as are names that start as in
     `heads`. Old weight-norm names (`weight_g`, `weight_v`) are understood. Raises UserError that lists what is missing,
@@ -77,7 +76,7 @@ def load_renamed(
         left_out += tuple(key for key in state if not key.startswith(prefix))
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     state = {_new_weight_norm(key): value for key, value in state.items()}
-    parameters = dict(upstream.named_parameters())
+    parameters = dict(module.named_parameters())
     names = peer_names(parameters, rules)
     kept = tuple(ours for peer, ours in names.items() if peer not in state and ours in optional)
     missing = sorted(peer for peer, ours in names.items() if peer not in state and ours not in optional)

@@ -106,15 +106,21 @@ def load_folder(folder: Path) -> tuple[Upstream, Loaded]:
     `preprocessor_config.json`, when there, says whether waveforms are normalised. Raises UserError for missing files,
     other model types, and settings that have no equal here. Pickled weights (`pytorch_model.bin`) are not read.
     """
+    config, settings, weights = read_folder(folder)
+    upstream = Upstream(settings)
+    loaded = load_transformers_state(upstream, load_file(weights), config["model_type"])
+    return upstream.eval(), loaded
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], ModelSettings, Path]:
+    """A folder's `config.json`, our settings for it, and the path of its weights; raises as `load_folder`."""
     config = _json(folder / "config.json")
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise UserError(f"{weights}: no such file; save the model with safetensors (pickled weights are not read)")
     preprocessor = folder / "preprocessor_config.json"
     normalise = bool(_json(preprocessor).get("do_normalize", True)) if preprocessor.is_file() else False
-    upstream = Upstream(settings_from_transformers(config, normalise))
-    loaded = load_transformers_state(upstream, load_file(weights), config["model_type"])
-    return upstream.eval(), loaded
+    return config, settings_from_transformers(config, normalise), weights
 
 
 def _json(path: Path) -> dict[str, Any]:
