@@ -52,14 +52,20 @@ class PublishedSeries(Settings):
 
 class CellSeries(Settings):
     """Our own points: cells of the study by a name template. `"b{batch}"` matches b150 and gives the coordinate batch = 150; every point
-    also has the coordinate `cell`. `coordinates` adds the cell's own metrics (`hours: cost.hours_seen`). `snapshots`: one point for
-    every share s of the run that was scored (`metric@s` and the end), with cost.updates and cost.hours_seen in proportion."""
+    also has the coordinate `cell`. `also`: further templates, each with coordinates that its names do not carry. `coordinates` adds the
+    cell's own metrics (`hours: cost.hours_seen`). `snapshots`: one point for every share s of the run that was scored (`metric@s` and the
+    end), with cost.updates and cost.hours_seen in proportion."""
 
     cells: str | list[str]
+    also: dict[str, dict[str, str | float]] = Field(default_factory=dict)
     y: str | list[str]  # names in the study's `metrics`; several give the coordinate `metric`
     where: dict[str, Condition] = Field(default_factory=dict)
     coordinates: dict[str, str] = Field(default_factory=dict)
     snapshots: bool = False
+
+    def templates(self) -> dict[str, dict[str, str | float]]:
+        """Every name template with the coordinates it gives besides its own."""
+        return {name: {} for name in ([self.cells] if isinstance(self.cells, str) else self.cells)} | self.also
 
 
 class CountSeries(Settings):
@@ -157,8 +163,7 @@ def _coordinates(spec: OwnSeries) -> set[str] | None:
         return None
     if isinstance(spec, CountSeries):
         return set(spec.over)
-    names = [spec.cells] if isinstance(spec.cells, str) else spec.cells
-    return {"cell", "metric", "share", *spec.coordinates}.union(*(template(name).groupindex for name in names))
+    return {"cell", "metric", "share", *spec.coordinates}.union(*(template(name).groupindex for name in spec.templates()))
 
 
 class StudyClaims(Settings):

@@ -141,7 +141,7 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
         return f"no metric stands for {', '.join(roles)} at this profile"
     points: list[dict[str, str | float]] = []
     values: list[np.ndarray] = []
-    wanted = [spec.cells] if isinstance(spec.cells, str) else spec.cells
+    wanted = spec.templates()
     matched = [(cell, found) for cell in results.names() for found in _matches(cell, wanted)]
     for cell, captured in matched:
         for role, metric in named.items():
@@ -166,15 +166,14 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
 
 def matched_cells(spec: CellSeries, names: list[str]) -> list[str]:
     """The cells a series means, whether or not they completed."""
-    wanted = [spec.cells] if isinstance(spec.cells, str) else spec.cells
-    return [cell for cell in names if any(template(w).fullmatch(cell) for w in wanted)]
+    return [cell for cell in names if any(template(w).fullmatch(cell) for w in spec.templates())]
 
 
-def _matches(cell: str, wanted: list[str]) -> Iterator[dict[str, str | float]]:
-    for text in wanted:
+def _matches(cell: str, wanted: dict[str, dict[str, str | float]]) -> Iterator[dict[str, str | float]]:
+    for text, given in wanted.items():
         found = template(text).fullmatch(cell)
         if found:
-            yield {key: _number(value) for key, value in found.groupdict().items()}
+            yield {key: _number(value) for key, value in found.groupdict().items()} | given
             return
 
 

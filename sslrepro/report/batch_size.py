@@ -112,11 +112,13 @@ def draw_codes(folder: Path) -> Figure:
 
 
 def draw_rules(folder: Path) -> Figure:
-    """Validation loss against the batch under the three learning-rate rules."""
+    """Validation loss against the batch under the three learning-rate rules; the main cells follow the square root."""
     table = pd.read_csv(folder / "metrics.csv").query("metric == 'pretrain.valid_loss'")
-    table = table[table.cell.str.fullmatch(RULE)]
-    found = table.cell.str.extract(RULE.pattern)
-    table = table.assign(rule=found["rule"], batch_seconds=found["batch_seconds"].astype(float))
+    rule = table.cell.str.extract(f"^{RULE.pattern}$")
+    main = table.cell.str.extract(f"^{BATCH.pattern}$")["batch_seconds"]
+    seconds = rule["batch_seconds"].fillna(main).astype(float)
+    table = table.assign(rule=rule["rule"].fillna("sqrt"), batch_seconds=seconds).dropna(subset="batch_seconds")
+    table = table[table.batch_seconds.isin(rule["batch_seconds"].dropna().astype(float)) | table.rule.ne("sqrt")]
     figure, axes = _panels(1, width=5.0)
     if len(table):
         sns.lineplot(table, x="batch_seconds", y="value", hue="rule", style="rule", markers=True, ax=axes[0], errorbar=("sd", 1))
