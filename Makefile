@@ -50,6 +50,7 @@ report: setup ## the pages of the last run again: report/index.html
 bench: setup ## speed beside the libraries people use
 	@python -m benchmarks
 
-lock: ## resolve pyproject.toml again into requirements.lock
+lock: setup ## resolve pyproject.toml again into requirements.lock and environment.yml
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --group dev \
 		pyproject.toml -p 3.11 -o requirements.lock
+	@python -m sslrepro.pipeline.environment > environment.yml

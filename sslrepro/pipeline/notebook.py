@@ -24,7 +24,7 @@ from sslrepro.errors import UserError
 from sslrepro.paths import root
 from sslrepro.pipeline.sources import clean
 
-Parameter = bool | int | float | str
+Parameter = bool | int | float | str | list
 _ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
 
 
@@ -36,9 +36,13 @@ def declared(notebook: dict[str, Any], where: str) -> dict[str, Parameter]:
     found: dict[str, Parameter] = {}
     for statement in ast.parse("".join(tagged[0]["source"])).body:
         plain = isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name)
-        if not plain or not isinstance(statement.value, ast.Constant):
+        try:
+            value = ast.literal_eval(statement.value) if plain else None
+        except ValueError:
+            value = None
+        if not isinstance(value, Parameter):
             raise UserError(f"{where}: line {statement.lineno} of the parameters cell is not `name = literal`")
-        found[statement.targets[0].id] = statement.value.value
+        found[statement.targets[0].id] = value
     return found
 
 
@@ -50,8 +54,10 @@ def checked(given: dict[str, str], defaults: dict[str, Parameter], where: str) -
             raise UserError(f"{where}: no parameter {name!r}; it has: {', '.join(defaults)}")
         kind = type(defaults[name])
         try:
-            values[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
-        except (KeyError, ValueError):
+            values[name] = kind(value) if kind in (int, float, str) else json.loads(value)
+            if type(values[name]) is not kind:
+                raise ValueError
+        except ValueError:
             raise UserError(f"{where}: parameter {name} is {value!r}, expected {kind.__name__}") from None
     return values
 
