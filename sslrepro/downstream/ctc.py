@@ -1,0 +1,145 @@
+"""Symbols in order, by CTC: phones and characters on a frozen encoder; decoding and counting, which fine-tuning shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+
+from sslrepro.config import DownstreamSettings
+from sslrepro.downstream.features import FrozenStates
+from sslrepro.downstream.metrics import by_speaker, edit_errors
+from sslrepro.downstream.probe import train_probe
+from sslrepro.downstream.task import Labelled, Task, TaskResult, Unavailable
+
+BLANK = 0  # the symbols are 1, 2, ... in the order of Labelled.classes
+LSTM_DROPOUT = 0.2  # SUPERB's ASR head
+
+Decode = Callable[[np.ndarray, Sequence[str]], list[str]]  # log-probabilities (frames, 1 + symbols), symbols -> the symbols read
+
+
+class BiLSTM(nn.Module):
+    """Two layers, each way `width` cells, then linear: (batch, frames, dim), lengths (batch,) on the host -> (batch, frames, classes)."""
+
+    def __init__(self, dim: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(dim, width, num_layers=2, bidirectional=True, batch_first=True, dropout=LSTM_DROPOUT)
+        self.out = nn.Linear(2 * width, classes)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.out(pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0])
+
+
+class Framewise(nn.Module):
+    """Linear on every frame (SUPERB's PR): (batch, frames, dim), lengths unused -> (batch, frames, classes)."""
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(dim, classes)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.out(x)
+
+
+class Padded(nn.Module):
+    """A head on padded sequences, fed frames end to end.
+
+    (all frames, dim), lengths (batch,) -> log-probabilities (batch, frames, classes).
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, x: Tensor, lengths: np.ndarray) -> Tensor:
+        padded = pad_sequence(x.split(lengths.tolist()), batch_first=True)
+        return self.head(padded, torch.from_numpy(lengths)).float().log_softmax(-1)
+
+
+def ctc_loss(log_probs: Tensor, lengths: Tensor, references: Sequence[Sequence[str]], code: dict[str, int]) -> Tensor:
+    """The sum over utterances of CTC's negative log-likelihood per reference symbol (torch's own weighting).
+
+    log_probs (batch, frames, 1 + symbols). Utterances with too few frames must be left out before (`too_few_frames`).
+    """
+    sizes = torch.tensor([len(symbols) for symbols in references])
+    targets = torch.tensor([code[symbol] for symbols in references for symbol in symbols]).to(log_probs.device)
+    losses = F.ctc_loss(log_probs.transpose(0, 1), targets, lengths, sizes, BLANK, reduction="none")
+    return (losses / sizes.to(losses.device)).sum()
+
+
+def too_few_frames(frames: int, symbols: Sequence[str]) -> bool:
+    """CTC needs a frame a symbol, and a blank between two of the same."""
+    return frames < len(symbols) + sum(a == b for a, b in pairwise(symbols))
+
+
+def greedy(log_probs: np.ndarray, symbols: Sequence[str]) -> list[str]:
+    """The best symbol of each frame, repetitions merged, blanks dropped."""
+    best = log_probs.argmax(-1)
+    starts = np.concatenate([[True], best[1:] != best[:-1]])
+    return [symbols[i - 1] for i in best[starts] if i != BLANK]
+
+
+def count_phones(task: str, references: list[list[str]], read: list[list[str]], speakers: Sequence[str]) -> TaskResult:
+    """`<task>.per`."""
+    return _counted({f"{task}.per": (references, read)}, speakers)
+
+
+def count_text(task: str, references: list[list[str]], read: list[list[str]], speakers: Sequence[str]) -> TaskResult:
+    """`<task>.wer` and `<task>.cer` of characters; spaces at either end, and doubled ones, of what was read do not count."""
+    said, heard = ["".join(line).split() for line in references], ["".join(line).split() for line in read]
+    letters = [" ".join(words) for words in said], [" ".join(words) for words in heard]
+    return _counted({f"{task}.wer": (said, heard), f"{task}.cer": letters}, speakers)
+
+
+def _counted(pairs: dict[str, tuple[Sequence, Sequence]], speakers: Sequence[str]) -> TaskResult:
+    metrics, rows = {}, []
+    for metric, (references, read) in pairs.items():
+        errors, units = edit_errors(references, read), np.array([len(symbols) for symbols in references])
+        metrics[metric] = float(errors.sum() / units.sum())
+        rows += by_speaker(metric, speakers, errors, units)
+    return TaskResult(metrics, rows)
+
+
+def symbol_errors(count: Callable[..., TaskResult]) -> Callable[..., TaskResult]:
+    """The protocol of a CTC head on frozen states, read greedily; `count` is count_phones or count_text."""
+
+    def protocol(task: Task, data: Labelled, frozen: FrozenStates, settings: DownstreamSettings, seed: int) -> TaskResult:
+        code = {name: 1 + i for i, name in enumerate(data.classes)}
+        fits = [
+            not too_few_frames(frames, data.labels[row]) for row, frames in zip(data.train.tolist(), frozen.frames(data.train), strict=True)
+        ]
+        train = data.train[np.array(fits)]
+        if not len(train):
+            raise Unavailable("every training utterance has fewer frames than CTC needs for its symbols")
+
+        def loss(probe, rows):
+            lengths = frozen.frames(rows)
+            references = [data.labels[row] for row in rows.tolist()]
+            return ctc_loss(probe(frozen.states(rows), lengths), torch.from_numpy(lengths), references, code) / len(rows)
+
+        def head() -> nn.Module:
+            return Padded(task.head(frozen.dim, 1 + len(code), settings))
+
+        probe = train_probe(head, frozen, train, settings, task.name, seed, loss)
+        read: list[list[str]] = []
+        for rows in np.array_split(data.test, max(1, len(data.test) // 32)):
+            lengths = frozen.frames(rows)
+            with torch.no_grad():
+                log_probs = probe(frozen.states(rows), lengths).cpu().numpy()
+            read += [greedy(line[:frames], data.classes) for line, frames in zip(log_probs, lengths, strict=True)]
+        references = [data.labels[row] for row in data.test.tolist()]
+        result = count(task.name, references, read, frozen.corpus.utterances["speaker"].to_numpy()[data.test])
+        return replace(result, notes=too_few_note(len(fits) - len(train), task.name))
+
+    return protocol
+
+
+def too_few_note(count: int, task: str) -> list[str]:
+    return [f"{task}: {count} training utterance(s) left out, with fewer frames than CTC needs for their symbols"] if count else []

@@ -1,0 +1,136 @@
+"""CTC fine-tuning of an encoder with a share of the labels (wav2vec 2.0, section 3.3; facts C.2).
+
+The front end stays frozen; the encoder learns after the first `freeze` share of the updates; spans of time are masked as in pre-training;
+the last weights are scored. With random initial weights this is the from-scratch baseline.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sslrepro.config import DownstreamSettings, FineTuneSettings
+from sslrepro.data.batching import UpdatePlan, by_length
+from sslrepro.data.corpus import Corpus
+from sslrepro.data.masking import mask_spans
+from sslrepro.downstream import labels
+from sslrepro.downstream.ctc import count_phones, count_text, ctc_loss, greedy, too_few_frames, too_few_note
+from sslrepro.downstream.task import Labelled, TaskResult, Unavailable
+from sslrepro.draws import key64, numpy_generator
+from sslrepro.models.upstream import Upstream
+from sslrepro.training.schedule import learning_rate, share
+
+
+class CTCModel(nn.Module):
+    """An upstream and a linear layer to `symbols` and the blank (0)."""
+
+    def __init__(self, upstream: Upstream, symbols: Sequence[str]) -> None:
+        super().__init__()
+        self.upstream, self.symbols = upstream, list(symbols)
+        self.out = nn.Linear(upstream.dim, 1 + len(self.symbols))
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, mask: Tensor | None = None, layer_keep=None) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (batch, frames, 1 + symbols) and true frames (batch,) on the host; arguments as the upstream's."""
+        output = self.upstream(waveforms, lengths, mask, layer_keep)
+        return self.out(output.output).float().log_softmax(-1), output.lengths
+
+    @torch.no_grad()
+    def transcribe(self, waveforms: Sequence[np.ndarray], decode=greedy) -> list[list[str]]:
+        """The symbols read from each waveform (samples,). decode: (log-probabilities (frames, 1 + symbols), symbols) -> symbols."""
+        padded, lengths = _padded(waveforms)
+        log_probs, frames = self(padded.to(self.out.weight.device), lengths)
+        return [decode(line[:n], self.symbols) for line, n in zip(log_probs.cpu().numpy(), frames.tolist(), strict=True)]
+
+
+def fine_tune(
+    upstream: Upstream, corpus: Corpus, settings: FineTuneSettings, minutes: float, seed: int, device: torch.device | str
+) -> tuple[CTCModel, TaskResult]:
+    """A fine-tuned copy of the encoder in evaluation mode, and its error rates on the test split, read greedily.
+
+    Learns from `minutes` of labels, nested in one another, with every training voice. Metrics are `fine_tune_<minutes>min.per`, or
+    `.wer` and `.cer`. Raises Unavailable when the corpus has no such labels, UserError when it has too few minutes of them.
+    """
+    device, name = torch.device(device), f"fine_tune_{minutes:g}min"
+    data = _labelled(corpus, settings, minutes)
+    fits = [not too_few_frames(int(upstream.frames(corpus.samples(row))), data.labels[row]) for row in data.train.tolist()]
+    train = data.train[np.array(fits)]
+    if not len(train):
+        raise Unavailable("every training utterance has fewer frames than CTC needs for its symbols")
+    model = copy.deepcopy(upstream)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(key64(seed, "head", name))
+        model = CTCModel(model, data.classes).to(device)
+        _train(model, corpus, data, train, settings, seed)
+    model.eval()
+    reading = {"phones": count_phones, "characters": count_text}[settings.symbols]
+    readable = np.array([row for row in data.test.tolist() if upstream.frames(corpus.samples(row)) >= 1])
+    read: dict[int, list[str]] = {row: [] for row in data.test.tolist()}  # too short for one frame: nothing is read
+    for batch in by_length(corpus.durations[readable], settings.micro_batch_seconds):
+        rows = readable[batch].tolist()
+        read.update(zip(rows, model.transcribe([corpus.audio(row) for row in rows]), strict=True))
+    tested = data.test.tolist()
+    speakers = corpus.utterances["speaker"].to_numpy()[data.test]
+    result = reading(name, [data.labels[row] for row in tested], [read[row] for row in tested], speakers)
+    return model, replace(result, notes=too_few_note(len(fits) - len(train), name))
+
+
+def _labelled(corpus: Corpus, settings: FineTuneSettings, minutes: float) -> Labelled:
+    source = {"phones": labels.phones, "characters": labels.characters}[settings.symbols]
+    return source(corpus, DownstreamSettings(train_hours=minutes / 60))
+
+
+def _train(model: CTCModel, corpus: Corpus, data: Labelled, train: np.ndarray, settings: FineTuneSettings, seed: int) -> None:
+    """Adam (0.9, 0.98) without weight decay, the loss a mean over the update's utterances."""
+    upstream, device = model.upstream, model.out.weight.device
+    code = {name: 1 + i for i, name in enumerate(data.classes)}
+    encoder = upstream.settings.encoder
+    plan = UpdatePlan(corpus.durations[train], settings.batch_seconds, settings.micro_batch_seconds, key64(seed, "fine_tune"))
+    model.train().requires_grad_(True)
+    for part in (upstream.front_end, upstream.feature_norm):
+        if part is not None:
+            part.eval().requires_grad_(False)
+    encoder_parameters = [p for p in upstream.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-8)
+    frozen_until = share(settings.freeze, settings.updates) * settings.updates
+    for update in range(settings.updates):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings.schedule, settings.learning_rate, (update + 0.5) / settings.updates, settings.updates)
+        for parameter in encoder_parameters:
+            parameter.requires_grad_(update >= frozen_until)
+        keep = None
+        if encoder is not None and encoder.layer_drop:
+            keep = numpy_generator(seed, "fine_tune", "layers", update).random(encoder.layers) >= encoder.layer_drop
+        pieces = [train[piece] for piece in plan.update(update)]
+        optimizer.zero_grad()
+        for rows in pieces:
+            waveforms, lengths = _padded([corpus.audio(int(row)) for row in rows])
+            mask = None if encoder is None else _mask(upstream, corpus, rows, lengths, settings, (seed, "fine_tune", update))
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                log_probs, frames = model(waveforms.to(device), lengths, None if mask is None else mask.to(device), keep)
+            loss = ctc_loss(log_probs, frames, [data.labels[int(row)] for row in rows], code)
+            (loss / sum(map(len, pieces))).backward()
+        optimizer.step()
+
+
+def _mask(upstream: Upstream, corpus: Corpus, rows: np.ndarray, lengths: Tensor, settings: FineTuneSettings, key: tuple) -> Tensor | None:
+    """(batch, frames) bool; each utterance's spans from its own counter."""
+    if settings.mask.share == 0:
+        return None
+    frames = upstream.frames(lengths).tolist()
+    mask = torch.zeros(len(rows), max(frames), dtype=torch.bool)
+    for line, row, count in zip(mask, rows.tolist(), frames, strict=True):
+        line[:count] = torch.from_numpy(mask_spans(settings.mask, count, numpy_generator(*key, corpus.name(row))))
+    return mask
+
+
+def _padded(waveforms: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(w) for w in waveforms])
+    padded = torch.zeros(len(waveforms), int(lengths.max()))
+    for line, waveform in zip(padded, waveforms, strict=True):
+        line[: len(waveform)] = torch.from_numpy(waveform)
+    return padded, lengths

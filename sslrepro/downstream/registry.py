@@ -1,0 +1,61 @@
+"""All tasks on a frozen encoder. One more is one more entry."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sslrepro.config import DownstreamSettings
+from sslrepro.data.corpus import Corpus
+from sslrepro.downstream import labels
+from sslrepro.downstream.ctc import BiLSTM, Framewise, count_phones, count_text, symbol_errors
+from sslrepro.downstream.frames import frame_accuracy
+from sslrepro.downstream.task import Task, Unavailable
+from sslrepro.downstream.utterances import utterance_accuracy
+from sslrepro.downstream.verification import SpeakerEmbedding, verification_error
+from sslrepro.errors import UserError
+
+
+def _linear(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
+    return nn.Linear(dim, classes)
+
+
+def _framewise(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
+    return Framewise(dim, classes)
+
+
+def _bilstm(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
+    return BiLSTM(dim, classes, settings.lstm_width)
+
+
+def _embedding(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
+    return SpeakerEmbedding(dim, classes)
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("phone", labels.intervals, _linear, "phone.accuracy", "higher", frame_accuracy),
+        Task("phone_ctc", labels.phones, _framewise, "phone_ctc.per", "lower", symbol_errors(count_phones)),
+        Task("asr", labels.characters, _bilstm, "asr.wer", "lower", symbol_errors(count_text)),
+        Task("keyword", labels.category("keyword"), _linear, "keyword.accuracy", "higher", utterance_accuracy),
+        Task("intent", labels.category("intent"), _linear, "intent.accuracy", "higher", utterance_accuracy),
+        Task("speaker", labels.known_speakers, _linear, "speaker.accuracy", "higher", utterance_accuracy),
+        Task("verification", labels.unknown_speakers, _embedding, "verification.eer", "lower", verification_error),
+    )
+}
+
+
+def find_task(name: str) -> Task:
+    """Raises UserError for a name that is not in TASKS."""
+    if name not in TASKS:
+        raise UserError(f"downstream.tasks: no task {name!r}; there are: {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def available(name: str, corpus: Corpus, settings: DownstreamSettings) -> str | None:
+    """Why the corpus cannot give this task's labels; None when it can."""
+    try:
+        find_task(name).data(corpus, settings)
+    except Unavailable as reason:
+        return str(reason)
+    return None

@@ -1,0 +1,110 @@
+"""What a cell's scoring gives, and the one call that makes it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sslrepro.config import DownstreamSettings
+from sslrepro.data.corpus import Corpus
+from sslrepro.downstream.features import FrozenStates
+from sslrepro.downstream.fine_tune import fine_tune
+from sslrepro.downstream.registry import find_task
+from sslrepro.downstream.task import Labelled, Task, TaskResult, Unavailable
+from sslrepro.errors import UserError
+from sslrepro.models.upstream import Upstream
+
+SPEAKERS = ["metric", "speaker", "errors", "units"]
+TRIALS = ["metric", "speaker", "score", "same"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """metrics, rows of speakers.csv and trials.csv (docs/schemas.md).
+
+    unavailable: task -> why it was not scored; notes: what was left out, and why.
+    """
+
+    metrics: dict[str, float]
+    speakers: list[tuple[str, str, float, float]]
+    trials: list[tuple[str, str, float, int]]
+    unavailable: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls) -> Scores:
+        return cls({}, [], [], {})
+
+    @classmethod
+    def of(cls, result: TaskResult) -> Scores:
+        """Raises UserError when a metric is not finite."""
+        for metric, value in result.metrics.items():
+            if not math.isfinite(value):
+                raise UserError(f"downstream: {metric} is {value}")
+        return cls(result.metrics, result.speakers, result.trials, {}, result.notes)
+
+    def __add__(self, other: Scores) -> Scores:
+        return Scores(
+            self.metrics | other.metrics, self.speakers + other.speakers, self.trials + other.trials,
+            self.unavailable | other.unavailable, self.notes + other.notes,
+        )  # fmt: skip
+
+    def at(self, suffix: str) -> Scores:
+        """The same with a suffix on each metric's name, such as `@0.5` for a snapshot."""
+        return Scores(
+            {name + suffix: value for name, value in self.metrics.items()},
+            [(name + suffix, *row) for name, *row in self.speakers],
+            [(name + suffix, *row) for name, *row in self.trials],
+            self.unavailable, self.notes,
+        )  # fmt: skip
+
+    def write(self, folder: Path) -> None:
+        """speakers.csv and trials.csv, also when they have no rows."""
+        pd.DataFrame(self.speakers, columns=SPEAKERS).to_csv(folder / "speakers.csv", index=False)
+        pd.DataFrame(self.trials, columns=TRIALS).to_csv(folder / "trials.csv", index=False)
+
+
+def score(upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed: int, device: torch.device | str | None = None) -> Scores:
+    """Score an encoder, which is moved to `device` (None: a GPU where there is one) and comes out unchanged.
+
+    All of `settings.tasks` share one extraction of the frozen hidden states; then each of `settings.fine_tune.minutes` fine-tunes a copy.
+    A task that the corpus has no labels for is in `unavailable`. Raises UserError for a task that does not exist.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    upstream.to(device)
+    scores, labelled = Scores.empty(), {}
+    for name in settings.tasks:
+        task = find_task(name)
+        try:
+            labelled[task] = task.data(corpus, settings)
+        except Unavailable as reason:
+            scores.unavailable[name] = str(reason)
+    if labelled:
+        scores += _frozen(upstream, corpus, settings, seed, device, labelled)
+    for minutes in settings.fine_tune.minutes:
+        try:
+            scores += Scores.of(fine_tune(upstream, corpus, settings.fine_tune, minutes, seed, device)[1])
+        except Unavailable as reason:
+            scores.unavailable[f"fine_tune_{minutes:g}min"] = str(reason)
+    return scores
+
+
+def _frozen(
+    upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed: int, device: torch.device, labelled: dict[Task, Labelled]
+) -> Scores:
+    wanted = np.concatenate([rows for data in labelled.values() for rows in (data.train, data.test)])
+    frozen = FrozenStates(upstream, corpus, wanted, device)
+    scores = Scores.empty()
+    if len(frozen.too_short):
+        scores.notes.append(f"downstream: {len(frozen.too_short)} utterance(s) left out, too short for one frame")
+    for task, data in labelled.items():
+        try:
+            scores += Scores.of(task.protocol(task, data.within(frozen.rows), frozen, settings, seed))
+        except Unavailable as reason:
+            scores.unavailable[task.name] = str(reason)
+    return scores
