@@ -80,7 +80,7 @@ def _shuffled(pieces: list[np.ndarray], generator: np.random.Generator) -> list[
 
 
 def by_length(durations: np.ndarray, micro_batch_seconds: float) -> list[np.ndarray]:
-    """Batches for evaluation: everything once, sorted by length, each at most `micro_batch_seconds` with its padding (one utterance at least)."""
+    """Batches for evaluation: everything once, by length, each at most `micro_batch_seconds` with its padding, or one utterance."""
     order = np.argsort(durations, kind="stable")
     batches: list[list[int]] = [[]]
     for index in order:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sslrepro.data.corpus import Corpus
 from torch.utils.data import DataLoader, Dataset
 
 from sslrepro.config import CellSettings
 from sslrepro.data.batching import UpdatePlan, by_length
+from sslrepro.data.corpus import Corpus
 from sslrepro.data.targets import Targets
 from sslrepro.draws import numpy_generator
 from sslrepro.objectives.base import Batch, Key
@@ -100,7 +100,7 @@ class TrainingData(Dataset):
 def evaluation_batches(
     corpus: Corpus, indices: np.ndarray, settings: CellSettings, draws: Draws, shapes: Shapes, targets: Targets | None
 ) -> list[Callable[[], Batch]]:
-    """A split once, sorted by length, with masks that are the same for every run and at every time. Long utterances are cut at max_seconds."""
+    """A split once, by length, with masks that are the same for every run and at every time. Utterances are cut at max_seconds."""
     t = settings.training
     most = round(t.max_seconds * SAMPLE_RATE)
     seconds = np.minimum(corpus.durations[indices], t.max_seconds)

@@ -1,7 +1,7 @@
 """Labels for masked prediction: k-means on 39-dimensional MFCC (HuBERT's first pass), on log-mels (MelHuBERT), or on a hidden layer.
 
-A targets folder holds `labels.npy` (one code a frame, all utterances end to end in the manifest's order), `offsets.npy`, `centroids.npy` and
-`targets.json` (rate, clusters, entropy, cost). One k-means serves all splits.
+A targets folder holds `labels.npy` (one code a frame, all utterances end to end in the manifest's order), `offsets.npy`,
+`centroids.npy` and `targets.json` (rate, clusters, entropy, cost). One k-means serves all splits.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 import torchaudio
 from sklearn.cluster import MiniBatchKMeans
-from sslrepro.data.corpus import Corpus
 
-from sslrepro.config import Profile, TargetSettings
+from sslrepro.budget.setup import label_flops
+from sslrepro.config import CellSettings, Profile, TargetSettings
+from sslrepro.data.corpus import Corpus
 from sslrepro.draws import key64, numpy_generator
 from sslrepro.errors import UserError
 from sslrepro.paths import corpus_dir, targets_dir
@@ -67,7 +68,7 @@ def build_targets(profile: Profile, name: str) -> Path:
     """Fit the k-means of `profile.targets[name]` on `fit_hours` of training speech, streaming, and label every utterance of every split."""
     settings = profile.targets[name]
     corpus = Corpus(corpus_dir(profile.profile))
-    features, step, feature_flops = _source(profile, settings)
+    features, step, teacher, teacher_flops = _source(profile, settings)
     rows = _fit_rows(corpus, settings)
     kmeans = MiniBatchKMeans(
         settings.clusters, batch_size=10_000, n_init=5, random_state=key64("kmeans", settings.seed) % 2**32, compute_labels=False
@@ -88,8 +89,7 @@ def build_targets(profile: Profile, name: str) -> Path:
         "step": step,
         "fit_frames": fitted,
         "labelled_frames": int(offsets[-1]),
-        # 2 FLOPs a MAC: one distance of every frame to every centroid, once to fit and once to label, after the features themselves
-        "setup_flops": float(2 * (fitted + offsets[-1]) * settings.clusters * kmeans.n_features_in_ + feature_flops(corpus)),
+        "setup_flops": label_flops(settings, float(corpus.durations.sum()) / 3600, teacher, trained_flops=teacher_flops),
     }
     if info["clusters_used"] < max(2, settings.clusters // 10):
         raise UserError(
@@ -109,12 +109,12 @@ def build_targets(profile: Profile, name: str) -> Path:
     return folder
 
 
-def _source(profile: Profile, settings: TargetSettings) -> tuple[Features, int, Callable[[Corpus], float]]:
-    """The feature function, the samples from one frame to the next, and what the features cost."""
+def _source(profile: Profile, settings: TargetSettings) -> tuple[Features, int, CellSettings | None, float]:
+    """The feature function, the samples from one frame to the next, and for hidden layers their model and what its training cost."""
     if settings.source == "mfcc":
-        return mfcc, SAMPLE_RATE // 100, lambda corpus: 0.0
+        return mfcc, SAMPLE_RATE // 100, None, 0.0
     if settings.source == "logmel":
-        return log_mels, SAMPLE_RATE // 100, lambda corpus: 0.0
+        return log_mels, SAMPLE_RATE // 100, None, 0.0
     from sslrepro.training.runs import hidden_features  # a teacher: only then is a model needed
 
     return hidden_features(profile, settings)

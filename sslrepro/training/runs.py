@@ -11,10 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from sslrepro import objectives
+from sslrepro.budget.count import cell_cost
 from sslrepro.config import CellSettings, Profile, TargetSettings, parse
 from sslrepro.errors import UserError
+from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Objective
 from sslrepro.paths import cell_dir
+
+COUNTED_SECONDS = 15.625  # utterances of this length stand for the audio that a teacher was trained on
 
 
 def load_run(folder: Path) -> tuple[CellSettings, Objective]:
@@ -23,16 +27,23 @@ def load_run(folder: Path) -> tuple[CellSettings, Objective]:
     if not described.exists():
         raise UserError(f"{folder}: not a finished run (no settings.json); a run is runs/<profile>/<study>/<cell>/<seed>")
     settings = parse(CellSettings, json.loads(described.read_text())["cell"], str(described))
+    weights = folder / "model.safetensors"
+    if not weights.exists():
+        raise UserError(f"{weights}: no such file; fetch it from the pipeline's cache (dvc pull) or train the cell again")
     module = objectives.build(settings)
-    module.load_state_dict(load_file(folder / "model.safetensors"))
+    module.load_state_dict(load_file(weights))
     return settings, module.eval()
 
 
-def hidden_features(profile: Profile, target: TargetSettings) -> tuple[Callable[[np.ndarray], np.ndarray], int, Callable]:
-    """Features of a later k-means pass: a layer of an earlier cell. Returns (waveform -> (frames, dim)), samples a frame, and their cost.
+def load_upstream(folder: Path) -> Upstream:
+    """The upstream of a finished run, in evaluation mode; of a run that learned nothing too."""
+    _, module = load_run(folder)
+    return module if isinstance(module, Upstream) else module.upstream
 
-    The cost holds the teacher's forward over what is labelled, and the training of the teacher itself.
-    """
+
+def hidden_features(profile: Profile, target: TargetSettings) -> tuple[Callable[[np.ndarray], np.ndarray], int, CellSettings, float]:
+    """Features of a later k-means pass: a layer of an earlier cell. Returns (waveform -> (frames, dim)), samples a frame, the cell's
+    settings, and the FLOPs of its training and its own labels."""
     study, _, cell = (target.cell or "").partition("/")
     run = cell_dir(profile.profile, study, cell) / str(target.seed)
     settings, objective = load_run(run)
@@ -45,13 +56,6 @@ def hidden_features(profile: Profile, target: TargetSettings) -> tuple[Callable[
         output = upstream(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
         return output.hidden_states[target.layer][0].numpy()
 
-    def flops(corpus) -> float:
-        from sslrepro.budget.count import cell_cost
-
-        metrics = json.loads((run / "metrics.json").read_text())
-        second = cell_cost(settings, 10.0)
-        trained = metrics["cost.hours_seen"] * 3600 / 10.0 * second.train_flops
-        labelled = float(corpus.durations.sum()) / 10.0 * 2 * second.macs
-        return trained + labelled + metrics.get("cost.setup_flops", 0.0)
-
-    return features, round(16_000 / upstream.frame_rate), flops
+    metrics = json.loads((run / "metrics.json").read_text())
+    trained = metrics["cost.hours_seen"] * 3600 / COUNTED_SECONDS * cell_cost(settings, COUNTED_SECONDS).train_flops
+    return features, round(16_000 / upstream.frame_rate), settings, trained + metrics.get("cost.setup_flops", 0.0)

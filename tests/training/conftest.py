@@ -35,8 +35,8 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def make_cell():
     """A tiny cell; keyword arguments are merged into its settings."""
 
-    def make(objective: str = "contrastive", **changes: Any) -> CellSettings:
-        values = {"model": MODEL, "objective": OBJECTIVES[objective], "training": TRAINING, "downstream": {"tasks": []}}
+    def make(kind: str = "contrastive", **changes: Any) -> CellSettings:
+        values = {"model": MODEL, "objective": OBJECTIVES[kind], "training": TRAINING, "downstream": {"tasks": []}}
         return parse(CellSettings, merge(values, changes), "test")
 
     return make

@@ -1,0 +1,131 @@
+"""A cell from settings to its run folder, HuBERT's second iteration on it, and what happens to bad names and bad runs."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from sslrepro.data.targets import Targets, build_targets
+from sslrepro.errors import UserError
+from sslrepro.paths import cell_dir, targets_dir, work_dir
+from sslrepro.training import cell as cells
+from sslrepro.training.cell import CellFailed, run_cell
+from sslrepro.training.loop import Interrupted
+from sslrepro.training.runs import load_run
+
+torch.set_num_threads(1)
+
+
+def test_a_run_folder_holds_what_the_schema_says(project, make_cell, make_profile):
+    settings = make_cell(seeds=[3, 4], training={"snapshots": [0.5]})
+    folder = run_cell(make_profile(a=settings), "trial", "a")
+    assert folder == cell_dir("tiny", "trial", "a")
+    for seed in ("3", "4"):
+        files = {path.name for path in (folder / seed).iterdir()}
+        wanted = {
+            "settings.json",
+            "history.csv",
+            "metrics.json",
+            "speakers.csv",
+            "trials.csv",
+            "model.safetensors",
+            "snapshot-0.5.safetensors",
+        }
+        assert files == wanted
+    metrics = json.loads((folder / "3" / "metrics.json").read_text())
+    assert metrics["status"] == "completed" and metrics["cost.updates"] == 24
+    assert {"pretrain.valid_loss", "pretrain.valid_loss@0.5", "pretrain.codeword_cosine_1", "cost.params"} <= metrics.keys()
+    speakers = pd.read_csv(folder / "3" / "speakers.csv").query("metric == 'pretrain.valid_loss'")
+    assert speakers.errors.sum() / speakers.units.sum() == pytest.approx(metrics["pretrain.valid_loss"], rel=1e-5)
+    assert not work_dir("tiny", "trial", "a").exists()
+    again, objective = load_run(folder / "3")
+    assert again == settings and not objective.training
+
+
+def test_hubert_in_two_iterations(project, make_cell, make_profile):
+    """k-means on MFCC, a model on its labels, k-means on a layer of that model, a second model; the labels' cost adds up."""
+    first = make_cell("masked_prediction")
+    second = make_cell("masked_prediction", objective={"targets": "layer1", "classes": 20})
+    profile = make_profile(first=first, second=second)
+    values = profile.model_dump(mode="json")
+    values["targets"]["layer1"] = {"source": "hidden", "cell": "trial/first", "layer": 1, "clusters": 20, "fit_hours": 0.02}
+    profile = type(profile).model_validate(values)
+    build_targets(profile, "mfcc")
+    run_cell(profile, "trial", "first")
+    build_targets(profile, "layer1")
+    folder = run_cell(profile, "trial", "second")
+    mfcc, layer = Targets(targets_dir("tiny", "mfcc")), Targets(targets_dir("tiny", "layer1"))
+    assert (mfcc.info["step"], layer.info["step"]) == (160, 320)
+    trained = json.loads((cell_dir("tiny", "trial", "first") / "0" / "metrics.json").read_text())
+    metrics = json.loads((folder / "0" / "metrics.json").read_text())
+    assert metrics["cost.setup_flops"] == layer.info["setup_flops"] > trained["cost.setup_flops"] == mfcc.info["setup_flops"]
+    assert metrics["pretrain.valid_loss"] < 3.1  # chance is log 20 = 3.0; the first updates must not have broken it
+
+
+def test_labels_keep_their_place(project, make_profile):
+    """Every second of the 100 Hz labels for 50 Hz frames, from the crop's start on; the last is repeated."""
+    build_targets(make_profile(), "mfcc")
+    targets = Targets(targets_dir("tiny", "mfcc"))
+    fine = targets.labels(0, 0, 40, 160)
+    assert targets.labels(0, 0, 20, 320).tolist() == fine[::2].tolist()
+    assert targets.labels(0, 3200, 10, 320).tolist() == fine[20:40:2].tolist()
+    assert len(targets.labels(0, 0, 10_000, 320)) == 10_000
+
+
+def test_interrupted_and_resumed_from_another_call(project, make_cell, make_profile):
+    profile = make_profile(a=make_cell())
+    answers = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        run_cell(profile, "trial", "a", lambda: next(answers, True))
+    assert not cell_dir("tiny", "trial", "a").exists()
+    folder = run_cell(profile, "trial", "a")
+    assert json.loads((folder / "0" / "metrics.json").read_text())["status"] == "completed"
+
+
+def test_other_settings_begin_again_and_say_so(project, make_cell, make_profile, capsys):
+    with pytest.raises(Interrupted):
+        run_cell(make_profile(a=make_cell()), "trial", "a", lambda: True)
+    run_cell(make_profile(a=make_cell(training={"learning_rate": 2.0e-3})), "trial", "a")
+    assert "starting again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("study", "name", "said"), [("trail", "a", "no study 'trail'"), ("trial", "b", "no cell 'b'")])
+def test_a_name_that_does_not_exist(project, make_cell, make_profile, study, name, said):
+    with pytest.raises(UserError, match=f"{said}.*has: (trial|a)"):
+        run_cell(make_profile(a=make_cell()), study, name)
+
+
+def test_a_collapsed_run_ends_with_its_evidence(project, make_cell, make_profile, monkeypatch):
+    """The quantizer is made to choose one code whatever it sees."""
+    build = cells.objectives.build
+
+    def collapsed(settings):
+        objective = build(settings)
+        objective.quantizer.proj.weight.requires_grad_(False).zero_()
+        objective.quantizer.proj.bias.requires_grad_(False).copy_(torch.eye(16)[0].repeat(2) * 1e4)
+        return objective
+
+    monkeypatch.setattr(cells.objectives, "build", collapsed)
+    with pytest.raises(CellFailed, match="collapsed"):
+        run_cell(make_profile(a=make_cell()), "trial", "a")
+    folder = cell_dir("tiny", "trial", "a") / "0"
+    assert json.loads((folder / "metrics.json").read_text())["status"] == "collapsed"
+    assert "codes a group" in json.loads((folder / "evidence.json").read_text())["reason"]
+
+
+def test_a_loss_that_is_not_finite_names_the_utterances(project, make_cell, make_profile):
+    profile = make_profile(a=make_cell(training={"learning_rate": 1.0e30, "clip_norm": None}))
+    with pytest.raises(CellFailed, match="non_finite"):
+        run_cell(profile, "trial", "a")
+    evidence = json.loads((cell_dir("tiny", "trial", "a") / "0" / "evidence.json").read_text())
+    assert evidence["utterances"] and evidence["update"] >= 1
+
+
+def test_a_floor_is_scored_as_initialised(project, make_cell, make_profile):
+    floor = make_cell("none", model={"encoder": None}, downstream={"tasks": ["phone"], "updates": 5, "train_hours": 0.01})
+    folder = run_cell(make_profile(floor=floor), "trial", "floor")
+    metrics = json.loads((folder / "0" / "metrics.json").read_text())
+    assert metrics["cost.updates"] == 0 and 0 < metrics["phone.accuracy"] < 1
