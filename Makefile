@@ -13,7 +13,7 @@ export WANDB_ERROR_REPORTING := false
 # another project's environment must not be mixed in
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX
 
-.PHONY: help setup install repro test lint report bench lock
+.PHONY: help setup install repro test test-interop lint report bench lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -40,6 +40,11 @@ repro: setup ## the pipeline on PROFILE (quick); FORCE=1 overwrites a params.yam
 test: setup ## all tests: unit, parity, pipeline, and every notebook
 	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 600 tests notebooks
 
+test-interop: setup ## a SUPERB task by S3PRL itself, in an environment of its own (.s3prl, 7 GB)
+	@test -x .s3prl/bin/python || $(UV) venv --quiet --no-project --python .venv/bin/python .s3prl
+	@$(UV) pip sync --quiet --python .s3prl/bin/python --require-hashes tests/interop/s3prl.lock
+	@OMP_NUM_THREADS=1 python -m pytest tests/interop/superb.py
+
 lint: setup ## ruff, and no outputs in notebooks
 	@ruff check . && ruff format --check . && nbstripout --verify notebooks/*.ipynb
 
@@ -53,4 +58,6 @@ bench: setup ## speed beside the libraries people use
 lock: setup ## resolve pyproject.toml again into requirements.lock and environment.yml
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --group dev \
 		pyproject.toml -p 3.11 -o requirements.lock
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		tests/interop/s3prl.in -p 3.11 -o tests/interop/s3prl.lock
 	@python -m sslrepro.pipeline.environment > environment.yml

@@ -164,9 +164,10 @@ def _data_prepare(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from sslrepro.interop.export import export_transformers
+    from sslrepro.interop.transformers_out import export_run
 
-    print(export_transformers(options.run_folder, options.out))
+    kind = export_run(options.run_folder, options.out)
+    print(f"{options.out}: a {kind} model for transformers' AutoModel.from_pretrained")
     return 0
 
 

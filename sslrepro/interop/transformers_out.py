@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sslrepro.errors import UserError
 from sslrepro.interop.names import peer_names
 from sslrepro.interop.transformers_in import ACTIVATIONS, rules
 from sslrepro.models.upstream import Upstream
+from sslrepro.training.runs import load_upstream
 
 
 def family_of(settings: ModelSettings) -> str:
@@ -76,6 +78,18 @@ def export_transformers(upstream: Upstream, folder: Path, family: str | None = N
             folder.rmdir()
         part.rename(folder)
     return kind
+
+
+def export_run(run: Path, folder: Path) -> str:
+    """The upstream of a finished run, `runs/<profile>/<study>/<cell>/<seed>`, as `export_transformers`; returns the `model_type`.
+
+    Raises UserError also for a run that is not there or did not end well.
+    """
+    upstream = load_upstream(run)
+    status = json.loads((run / "metrics.json").read_text())["status"]
+    if status != "completed":
+        raise UserError(f"{run}: this run is {status}, and only completed ones are exported; see {run / 'evidence.json'}")
+    return export_transformers(upstream, folder)
 
 
 def _tensors(upstream: Upstream, kind: str) -> dict[str, Tensor]:
