@@ -1,0 +1,226 @@
+"""The real pipeline on profile `tiny`, in a copy of the project: what runs, what does not run again, what fails, what resumes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sslrepro.pipeline.profile import expand
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = expand("tiny")
+CELLS = {f"{study}@{cell}" for study in TINY.with_cells for cell in TINY.studies[study].cells}
+TRAINING = "studies.batch_size.cells.b16.training"
+STUDIES = {f"study@{study}" for study in TINY.with_cells}
+
+
+class Copy:
+    """A git repository of its own with the project's files, and commands run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "project"
+        home = folder / "home"
+        home.mkdir()
+        bin = str(Path(sys.executable).parent)
+        keep = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "DVC_", "GIT_", "PYTEST_"))}
+        self.environment = keep | {
+            "PATH": bin + os.pathsep + os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(self.folder), "DVC_NO_ANALYTICS": "1",
+            "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b",
+        }  # fmt: skip
+        self.environment.pop("SSLREPRO_ROOT", None)
+        listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+        for name in listed.splitlines():
+            if (REPOSITORY / name).is_file() and not name.startswith("tests/"):
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(REPOSITORY / name, self.folder / name)
+        self.run("git", "init", "-q", "-b", "main")
+        self.run("python", "-m", "sslrepro.pipeline.profile", "write", "tiny", "--force")
+        self.commit()
+
+    def run(self, *command: str, code: int | None = 0, timeout: float = 300) -> subprocess.CompletedProcess:
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout)
+        assert code is None or done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    def start(self, *command: str) -> subprocess.Popen:
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
+
+    def set(self, path: str, value: float) -> None:
+        """Change one setting in params.yaml, as a person would."""
+        params = yaml.safe_load((self.folder / "params.yaml").read_text())
+        *above, last = path.split(".")
+        place = params
+        for key in above:
+            place = place[key]
+        assert last in place
+        place[last] = value
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def commit(self) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "--allow-empty", "-m", "state")
+
+    def changed(self) -> set[str]:
+        """The stages that `dvc repro` would run for what they themselves depend on."""
+        return set(json.loads(self.run("dvc", "status", "--json").stdout))
+
+    def edit(self, name: str, old: str = "", new: str = "") -> None:
+        path = self.folder / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1) if old else text + new)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy in which the pipeline has run once."""
+    if subprocess.run(["git", "rev-parse"], cwd=REPOSITORY, capture_output=True).returncode:
+        pytest.skip("the project is not a git checkout")
+    copy = Copy(tmp_path_factory.mktemp("pipeline"))
+    copy.first = copy.run("dvc", "repro")
+    copy.commit()
+    return copy
+
+
+@pytest.fixture
+def clean(copy):
+    """The copy, put back as committed afterwards."""
+    yield copy
+    copy.run("git", "checkout", "-q", ".")
+    copy.run("dvc", "checkout", "-q", code=None)
+
+
+def test_the_first_run_leaves_runs_results_and_pages(copy):
+    for name in (
+        "results/tiny/scoreboard.json", "results/tiny/scoreboard.md", "results/tiny/batch_size/metrics.csv",
+        "results/tiny/budget/verdicts.json", "runs/tiny/batch_size/b16/0/metrics.json", "report/index.html",
+        "artifacts/tiny/executed/batch_size/b16.ipynb", "artifacts/tiny/tracked.json",
+    ):  # fmt: skip
+        assert (copy.folder / name).stat().st_size > 0, name
+    row = json.loads((copy.folder / "results/tiny/scoreboard.json").read_text())[0]
+    assert set(row) >= {"claim", "study", "profile", "metric", "verdict", "effect", "low", "high", "parts", "criterion", "paper", "seeds"}
+    assert f"/{len(CELLS)} batch_size/b16" in copy.first.stderr and "h seen" in copy.first.stderr, "progress is shown"
+    named = copy.run("python", "-m", "sslrepro.pipeline.profile", "where").stdout
+    assert "results/tiny/scoreboard.md" in named and "report/index.html" in named
+
+
+def test_what_a_run_makes_is_ignored_by_git_but_the_lock_is_not(copy):
+    assert copy.run("git", "check-ignore", "dvc.lock", code=1)
+    assert copy.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_the_second_run_does_nothing_and_says_so(copy):
+    began = time.monotonic()
+    said = copy.run("dvc", "repro")
+    assert "up to date" in said.stdout + said.stderr and "Running stage" not in said.stdout
+    assert time.monotonic() - began < 30  # about 3 s on an idle machine
+    assert copy.changed() == set()
+
+
+def test_metrics_and_plots_show(copy):
+    shown = json.loads(copy.run("dvc", "metrics", "show", "--json").stdout)
+    values = next(iter(shown.values()))["data"]["artifacts/tiny/metrics/batch_size.json"]["data"]["b16"]
+    assert 0 < values["phone.accuracy"] < 1 and values["cost.updates"] == 12
+    copy.run("dvc", "plots", "show", "-o", str(copy.folder.parent / "plots"))
+    page = (copy.folder.parent / "plots" / "index.html").read_text()
+    assert "valid_loss" in page and "hours_seen" in page
+
+
+def test_editing_a_figure_reruns_no_cell(clean):
+    clean.edit("sslrepro/report/curves.py", new="\n# another colour\n")
+    assert clean.changed() == STUDIES | {"scoreboard", "report"}
+
+
+@pytest.mark.parametrize(
+    "name", ["sslrepro/models/encoder.py", "sslrepro/training/loop.py", "sslrepro/downstream/probe.py", "sslrepro/draws.py"]
+)
+def test_editing_code_that_a_cell_uses_reruns_it(clean, name):
+    clean.edit(f"sslrepro/{name}", new="\n# another model\n")
+    assert clean.changed() >= CELLS
+
+
+def test_bytecode_and_checkpoint_folders_rerun_nothing(clean):
+    for name in ("sslrepro/models/__pycache__/x.pyc", "notebooks/.ipynb_checkpoints/cell-checkpoint.ipynb"):
+        (clean.folder / name).parent.mkdir(exist_ok=True)
+        (clean.folder / name).write_text("left over")
+    assert clean.changed() == set()
+
+
+def test_opening_and_running_a_notebook_reruns_no_stage_and_editing_it_does(clean):
+    path = clean.folder / "notebooks" / "cell.ipynb"
+    content = json.loads(path.read_text())
+    code = next(cell for cell in content["cells"] if cell["cell_type"] == "code")
+    code |= {"execution_count": 5, "outputs": [{"output_type": "stream", "name": "stdout", "text": ["hello"]}]}
+    path.write_text(json.dumps(content))
+    assert clean.changed() == {"sources"}
+    clean.run("dvc", "repro", "--single-item", "sources")
+    assert clean.changed() == set()
+    code["source"] = ["study = 'budget'\n", "cell = 'masked'\n", "profile = 'tiny'\n"]
+    path.write_text(json.dumps(content))
+    clean.run("dvc", "repro", "--single-item", "sources")
+    assert clean.changed() == CELLS
+
+
+def test_one_setting_changes_one_cell(clean):
+    clean.set(f"{TRAINING}.learning_rate", 6.0e-4)
+    assert clean.changed() == {"batch_size@b16"}
+
+
+def test_an_experiment_runs_with_another_setting(clean):
+    setting = f"{TRAINING}.budget.amount"
+    clean.run("dvc", "exp", "run", "-q", "-S", f"{setting}=3", "batch_size@b16")
+    assert json.loads((clean.folder / "runs/tiny/batch_size/b16/0/metrics.json").read_text())["cost.updates"] == 3
+    assert f"{setting}" in clean.run("dvc", "exp", "show", "--csv", "--no-pager").stdout
+    misspelt = clean.run("dvc", "exp", "run", "-S", setting.replace("budget", "bugdet") + "=3", "batch_size@b16", code=None)
+    assert misspelt.returncode != 0 and "bugdet" in misspelt.stdout + misspelt.stderr
+    clean.run("git", "checkout", "-q", ".")
+    clean.run("dvc", "checkout", "-q")
+    assert clean.changed() == set(), "the earlier run comes back from the cache"
+
+
+def test_a_run_that_leaves_the_finite_numbers_fails_its_stage_with_evidence(clean):
+    clean.set(f"{TRAINING}.learning_rate", 1.0e30)
+    failed = clean.run("dvc", "repro", "--single-item", "batch_size@b16", code=255)
+    assert "b16" in failed.stderr
+    seed = clean.folder / "runs/tiny/batch_size/b16/0"
+    status = json.loads((seed / "metrics.json").read_text())["status"]
+    assert status in ("non_finite", "diverged", "collapsed") and (seed / "evidence.json").stat().st_size > 0
+    assert status in failed.stderr
+    assert "batch_size@b16" in clean.changed(), "a failed stage is not taken for done"
+
+
+def test_a_killed_stage_resumes_where_it_was(clean):
+    """Everything killed at once with a checkpoint written: the next run goes on from there, not from the start."""
+    clean.set(f"{TRAINING}.budget.amount", 3000.0)
+    clean.set(f"{TRAINING}.checkpoint_seconds", 0.5)
+    run = clean.start("dvc", "repro", "--single-item", "batch_size@b16")
+    work = clean.folder / ".work" / "tiny" / "batch_size" / "b16" / "0"
+    ends = time.monotonic() + 120
+    while not list((work / "checkpoints").glob("*")) and time.monotonic() < ends:
+        time.sleep(0.2)
+    time.sleep(2)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    time.sleep(3)  # the kernel, in a session of its own, sees that its parent is gone
+    assert list((work / "checkpoints").glob("*")) and not (clean.folder / "runs/tiny/batch_size/b16").exists()
+    again = clean.start("dvc", "repro", "--single-item", "batch_size@b16")
+    first = next(line for line in again.stderr if " updates " in line)
+    os.killpg(again.pid, signal.SIGKILL)
+    again.wait()
+    time.sleep(3)
+    assert int(first.split("/3000 updates")[0].split()[-1]) > 5, first
+
+
+def test_two_cells_run_side_by_side(clean):
+    clean.set(f"{TRAINING}.learning_rate", 7.0e-4)
+    clean.set("studies.budget.cells.masked.training.learning_rate", 7.0e-4)
+    both = [clean.start("dvc", "repro", "--single-item", cell) for cell in ("batch_size@b16", "budget@masked")]
+    assert [run.wait(180) for run in both] == [0, 0]
+    assert not CELLS & clean.changed()
