@@ -1,0 +1,65 @@
+"""The papers' cells at their real size: each counts as published and makes one real update on two utterances of two seconds."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sslrepro import objectives
+from sslrepro.budget.count import cell_cost
+from sslrepro.config import settings_hash
+from sslrepro.data.corpus import Corpus
+from sslrepro.data.loading import Request, Shapes, collate
+from sslrepro.objectives.base import Totals
+from sslrepro.pipeline.profile import expand
+
+PAPER = expand("paper")
+CELLS = {f"{study}/{cell}": settings for study, block in PAPER.studies.items() for cell, settings in block.cells.items()}
+# cells that differ in batch and rate alone are one model
+MODELS = {settings_hash(s.model) + settings_hash(s.objective): name for name, s in reversed(CELLS.items())}
+PUBLISHED_MILLIONS = {"batch_size/b87.5": 95.0, "budget/hubert-slim": 20.0}
+
+
+class FixedLabels:
+    """Labels for two utterances, without a k-means."""
+
+    def labels(self, index: int, start: int, frames: int, frame_step: int):
+        return torch.arange(frames).numpy() % 7
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.values()))
+def test_one_real_update(name, tiny_corpus_dir):
+    settings = CELLS[name]
+    torch.manual_seed(0)
+    objective = objectives.build(settings)
+    cost = cell_cost(settings, 2.0)
+    assert sum(p.numel() for p in objective.parameters()) == cost.params
+    assert round(cost.params / 1e6, 1) == pytest.approx(PUBLISHED_MILLIONS[name], abs=0.11)
+    corpus, upstream = Corpus(tiny_corpus_dir), objective.upstream
+    shapes = Shapes(upstream.frames, round(16_000 / upstream.frame_rate))
+    requests = [Request(row, 0, min(32_000, corpus.samples(row)), (0, row)) for row in range(2)]
+    targets = FixedLabels() if settings.objective.name == "masked_prediction" else None
+    batch = collate(corpus, requests, objective.draws, shapes, targets)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=settings.training.peak_rate, fused=True)
+    totals = Totals(sum(batch.host_masked_counts), sum(batch.host_frames), 1, 0.0, 0)
+    before = [p.detach().clone() for p in objective.parameters()]
+    loss = objective.train()(batch, totals).loss
+    loss.backward()
+    optimizer.step()
+    assert math.isfinite(float(loss.detach()))
+    moved = sum(not torch.equal(a, b) for a, b in zip(before, objective.parameters(), strict=True))
+    assert moved >= 0.9 * len(before)
+
+
+def test_the_batch_size_papers_grid():
+    """Seven batches and the rates of the authors' README (square root up to 20 min, constant from 40), eight cycles of 50,000 updates."""
+    rates = {150: 7.91e-5, 300: 1.12e-4, 600: 1.58e-4, 1200: 2.24e-4, 2400: 5e-4, 4800: 5e-4, 87.5: 6.04e-5}
+    cells = PAPER.studies["batch_size"].cells
+    for batch, rate in rates.items():
+        training = cells[f"b{batch:g}"].training
+        assert training.batch_seconds == batch
+        assert training.peak_rate == pytest.approx(rate, rel=5e-3)
+        assert training.budget.amount / training.schedule.cycles == 50_000
+    assert cells["smallest87.5-linear"].training.peak_rate == pytest.approx(7.29e-6, rel=1e-3)
