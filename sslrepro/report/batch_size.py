@@ -81,7 +81,7 @@ def draw_dispersion(folder: Path) -> Figure:
             mine = table[table["at"] == (0.0 if start else 1.0)].groupby("batch").spread.mean()
             if len(mine) > 1:
                 relative = mine / np.exp(np.log(mine).mean())
-                axis.plot(mine.index / np.exp(np.log(mine.index).mean()), relative, "o-", label=who)
+                axis.plot(mine.index / np.exp(np.log(mine.index.to_numpy()).mean()), relative, "o-", label=who)
         x = np.array([0.15, 6.0])
         if start:
             axis.plot(x, x**-0.5, "k--", linewidth=1, label="1 / square root")
