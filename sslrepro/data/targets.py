@@ -7,14 +7,15 @@ A targets folder holds `labels.npy` (one code a frame, all utterances end to end
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-import torchaudio
-from sklearn.cluster import MiniBatchKMeans
 
 from sslrepro.budget.setup import label_flops
 from sslrepro.config import CellSettings, Profile, TargetSettings
@@ -24,6 +25,7 @@ from sslrepro.errors import UserError
 from sslrepro.paths import corpus_dir, targets_dir
 
 SAMPLE_RATE = 16_000
+FRAMES_A_STEP = 2_000  # of one mini-batch step of the k-means
 Features = Callable[[np.ndarray], np.ndarray]  # waveform (samples,) -> (frames, dim)
 
 
@@ -51,6 +53,8 @@ class Targets:
 
 def mfcc(waveform: np.ndarray) -> np.ndarray:
     """13 MFCC with first and second differences every 10 ms: (samples,) -> (frames, 39), as HuBERT's first iteration."""
+    import torchaudio  # here and below: reading targets, as training does, needs neither torchaudio nor scikit-learn
+
     wave = torch.from_numpy(waveform)[None]
     base = torchaudio.compliance.kaldi.mfcc(wave, sample_frequency=SAMPLE_RATE, use_energy=False, dither=0.0).T
     first = torchaudio.functional.compute_deltas(base)
@@ -59,6 +63,8 @@ def mfcc(waveform: np.ndarray) -> np.ndarray:
 
 def log_mels(waveform: np.ndarray) -> np.ndarray:
     """40 log-mel bands every 10 ms, normalised over the utterance: (samples,) -> (frames, 40), as MelHuBERT."""
+    import torchaudio
+
     wave = torch.from_numpy(waveform)[None]
     mels = torchaudio.compliance.kaldi.fbank(wave, num_mel_bins=40, sample_frequency=SAMPLE_RATE, dither=0.0)
     return ((mels - mels.mean(0)) / (mels.std(0) + 1e-5)).numpy()
@@ -66,18 +72,20 @@ def log_mels(waveform: np.ndarray) -> np.ndarray:
 
 def build_targets(profile: Profile, name: str) -> Path:
     """Fit the k-means of `profile.targets[name]` on `fit_hours` of training speech, streaming, and label every utterance of every split."""
+    from sklearn.cluster import MiniBatchKMeans
+
     settings = profile.targets[name]
     corpus = Corpus(corpus_dir(profile.profile))
     features, step, teacher, teacher_flops = _source(profile, settings)
     rows = _fit_rows(corpus, settings)
-    kmeans = MiniBatchKMeans(
-        settings.clusters, batch_size=10_000, n_init=5, random_state=key64("kmeans", settings.seed) % 2**32, compute_labels=False
-    )
+    kmeans = MiniBatchKMeans(settings.clusters, n_init=5, random_state=key64("kmeans", settings.seed) % 2**32, compute_labels=False)
     fitted = 0
-    for chunk in _chunks((features(corpus.audio(row)) for row in rows), at_least=max(10_000, settings.clusters)):
-        kmeans.partial_fit(chunk)
-        fitted += len(chunk)
-    labels = [kmeans.predict(features(corpus.audio(row))).astype(np.uint16) for row in range(len(corpus.utterances))]
+    with _one_thread_each() as in_order:
+        for chunk in _chunks(in_order(lambda row: features(corpus.audio(row)), rows), at_least=max(FRAMES_A_STEP, settings.clusters)):
+            kmeans.partial_fit(chunk)
+            fitted += len(chunk)
+        everything = range(len(corpus.utterances))
+        labels = list(in_order(lambda row: kmeans.predict(features(corpus.audio(row))).astype(np.uint16), everything))
     offsets = np.cumsum([0] + [len(part) for part in labels])
     counts = np.bincount(np.concatenate(labels), minlength=settings.clusters)
     share = counts[counts > 0] / counts.sum()
@@ -126,6 +134,18 @@ def _fit_rows(corpus: Corpus, settings: TargetSettings) -> np.ndarray:
     order = numpy_generator("kmeans rows", settings.seed).permutation(train)
     hours = np.cumsum(corpus.durations[order]) / 3600
     return order[: int(np.searchsorted(hours, settings.fit_hours)) + 1]
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[Callable[..., Iterator]]:
+    """A `map` that works on one utterance a core and gives results in order: the features are many small operations."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _chunks(parts: Iterator[np.ndarray], at_least: int) -> Iterator[np.ndarray]:
