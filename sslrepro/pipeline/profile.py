@@ -18,6 +18,7 @@ import yaml
 from sslrepro.config import CellSettings, Profile, parse, read_yaml
 from sslrepro.errors import UserError
 from sslrepro.paths import cell_dir, corpus_dir, results_dir, root, targets_dir
+from sslrepro.pipeline import machine
 
 STUDIES = ("batch_size", "budget", "survey", "stochastic", "summarymixing")
 _TAGS = ("kind", "name", "unit")
@@ -215,7 +216,11 @@ def main(arguments: list[str] | None = None) -> int:
     verbs.add_parser("where", help="name the scoreboard and the report of the last run")
     options = parser.parse_args(arguments)
     try:
-        print(write(options.name, options.force) if options.verb == "write" else where(), flush=True)
+        if options.verb == "write":
+            print(write(options.name, options.force), flush=True)
+            machine.write()
+        else:
+            print(where(), flush=True)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -52,7 +52,7 @@ class Copy:
     def start(self, *command: str) -> subprocess.Popen:
         return subprocess.Popen(command, cwd=self.folder, env=self.environment, start_new_session=True, stderr=subprocess.PIPE, text=True)
 
-    def set(self, path: str, value: float) -> None:
+    def put(self, path: str, value: float) -> None:
         """Change one setting in params.yaml, as a person would."""
         params = yaml.safe_load((self.folder / "params.yaml").read_text())
         *above, last = path.split(".")
@@ -138,9 +138,7 @@ def test_editing_a_figure_reruns_no_cell(clean):
     assert clean.changed() == STUDIES | {"scoreboard", "report"}
 
 
-@pytest.mark.parametrize(
-    "name", ["sslrepro/models/encoder.py", "sslrepro/training/loop.py", "sslrepro/downstream/probe.py", "sslrepro/draws.py"]
-)
+@pytest.mark.parametrize("name", ["models/encoder.py", "training/loop.py", "downstream/probe.py", "draws.py"])
 def test_editing_code_that_a_cell_uses_reruns_it(clean, name):
     clean.edit(f"sslrepro/{name}", new="\n# another model\n")
     assert clean.changed() >= CELLS
@@ -169,7 +167,7 @@ def test_opening_and_running_a_notebook_reruns_no_stage_and_editing_it_does(clea
 
 
 def test_one_setting_changes_one_cell(clean):
-    clean.set(f"{TRAINING}.learning_rate", 6.0e-4)
+    clean.put(f"{TRAINING}.learning_rate", 6.0e-4)
     assert clean.changed() == {"batch_size@b16"}
 
 
@@ -186,7 +184,7 @@ def test_an_experiment_runs_with_another_setting(clean):
 
 
 def test_a_run_that_leaves_the_finite_numbers_fails_its_stage_with_evidence(clean):
-    clean.set(f"{TRAINING}.learning_rate", 1.0e30)
+    clean.put(f"{TRAINING}.learning_rate", 1.0e30)
     failed = clean.run("dvc", "repro", "--single-item", "batch_size@b16", code=255)
     assert "b16" in failed.stderr
     seed = clean.folder / "runs/tiny/batch_size/b16/0"
@@ -198,8 +196,8 @@ def test_a_run_that_leaves_the_finite_numbers_fails_its_stage_with_evidence(clea
 
 def test_a_killed_stage_resumes_where_it_was(clean):
     """Everything killed at once with a checkpoint written: the next run goes on from there, not from the start."""
-    clean.set(f"{TRAINING}.budget.amount", 3000.0)
-    clean.set(f"{TRAINING}.checkpoint_seconds", 0.5)
+    clean.put(f"{TRAINING}.budget.amount", 3000.0)
+    clean.put(f"{TRAINING}.checkpoint_seconds", 0.5)
     run = clean.start("dvc", "repro", "--single-item", "batch_size@b16")
     work = clean.folder / ".work" / "tiny" / "batch_size" / "b16" / "0"
     ends = time.monotonic() + 120
@@ -219,8 +217,8 @@ def test_a_killed_stage_resumes_where_it_was(clean):
 
 
 def test_two_cells_run_side_by_side(clean):
-    clean.set(f"{TRAINING}.learning_rate", 7.0e-4)
-    clean.set("studies.budget.cells.masked.training.learning_rate", 7.0e-4)
+    clean.put(f"{TRAINING}.learning_rate", 7.0e-4)
+    clean.put("studies.budget.cells.masked.training.learning_rate", 7.0e-4)
     both = [clean.start("dvc", "repro", "--single-item", cell) for cell in ("batch_size@b16", "budget@masked")]
     assert [run.wait(180) for run in both] == [0, 0]
     assert not CELLS & clean.changed()
