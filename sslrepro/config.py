@@ -297,7 +297,7 @@ class DownstreamSettings(Settings):
     updates: Positive = 300
     batch: Positive = 16  # utterances
     learning_rate: PositiveFloat = 1.0e-2
-    learning_rates: dict[str, PositiveFloat] = {}  # of single tasks, where theirs is another
+    learning_rates: dict[str, PositiveFloat] = {"verification": 3.0e-3}  # of tasks where theirs is another
     train_hours: PositiveFloat = 0.5
     # every hidden state to zero mean and unit variance over the training labels; SUPERB: not
     standardise: bool = True

@@ -39,7 +39,6 @@ class FrozenStates:
         self.bytes = int(self._offsets[-1]) * self.layers * self.dim * 2
         self.stored = self.bytes <= (allowed_bytes(device) if limit is None else limit)
         self._store = self._extract() if self.stored else None
-        self._means: Tensor | None = None
 
     def frames(self, rows: np.ndarray) -> np.ndarray:
         """Frames of each row: (rows,)."""
@@ -51,13 +50,6 @@ class FrozenStates:
         if self._store is None:
             return torch.cat(self._in_batches(np.asarray(rows)))
         return torch.cat([self._store[self._offsets[i] : self._offsets[i + 1]] for i in places])
-
-    def means(self, rows: np.ndarray) -> Tensor:
-        """The mean over each row's frames: (rows, layers, dim) float32 on the device."""
-        if self._means is None:
-            parts = [self.states(self.rows[i : i + 1]).float().mean(0) for i in range(len(self.rows))]
-            self._means = torch.stack(parts)
-        return self._means[torch.from_numpy(self._places(rows)).to(self.device)]
 
     def moments(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over the frames of `rows`: each (layers, dim) float32."""

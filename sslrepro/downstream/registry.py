@@ -10,13 +10,21 @@ from sslrepro.downstream import labels
 from sslrepro.downstream.ctc import BiLSTM, Framewise, count_phones, count_text, symbol_errors
 from sslrepro.downstream.frames import frame_accuracy
 from sslrepro.downstream.task import Task, Unavailable
-from sslrepro.downstream.utterances import utterance_accuracy
+from sslrepro.downstream.utterances import Detectors, MeanLinear, utterance_accuracy
 from sslrepro.downstream.verification import SpeakerEmbedding, verification_error
 from sslrepro.errors import UserError
 
 
 def _linear(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
     return nn.Linear(dim, classes)
+
+
+def _mean_linear(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
+    return MeanLinear(dim, classes)
+
+
+def _detectors(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
+    return Detectors(dim, classes)
 
 
 def _framewise(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
@@ -37,9 +45,11 @@ TASKS = {
         Task("phone", labels.intervals, _linear, "phone.accuracy", "higher", frame_accuracy),
         Task("phone_ctc", labels.phones, _framewise, "phone_ctc.per", "lower", symbol_errors(count_phones)),
         Task("asr", labels.characters, _bilstm, "asr.wer", "lower", symbol_errors(count_text)),
-        Task("keyword", labels.category("keyword"), _linear, "keyword.accuracy", "higher", utterance_accuracy),
-        Task("intent", labels.category("intent"), _linear, "intent.accuracy", "higher", utterance_accuracy),
-        Task("speaker", labels.known_speakers, _linear, "speaker.accuracy", "higher", utterance_accuracy),
+        Task("keyword", labels.category("keyword"), _detectors, "keyword.accuracy", "higher", utterance_accuracy),
+        Task("intent", labels.category("intent"), _detectors, "intent.accuracy", "higher", utterance_accuracy),
+        Task("keyword_mean", labels.category("keyword"), _mean_linear, "keyword_mean.accuracy", "higher", utterance_accuracy),
+        Task("intent_mean", labels.category("intent"), _mean_linear, "intent_mean.accuracy", "higher", utterance_accuracy),
+        Task("speaker", labels.known_speakers, _mean_linear, "speaker.accuracy", "higher", utterance_accuracy),
         Task("verification", labels.unknown_speakers, _embedding, "verification.eer", "lower", verification_error),
     )
 }

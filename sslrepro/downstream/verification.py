@@ -15,6 +15,7 @@ from sslrepro.downstream.features import FrozenStates
 from sslrepro.downstream.metrics import equal_error_rate
 from sslrepro.downstream.probe import Probe, train_probe
 from sslrepro.downstream.task import Labelled, Task, TaskResult
+from sslrepro.downstream.utterances import over_time
 
 FRAME_DIM, EMBEDDING_DIM = 128, 64
 MARGIN, SCALE = 0.2, 15.0  # AM-softmax (arXiv 1801.05599); its own scale of 30 is for thousands of voices
@@ -32,8 +33,8 @@ class SpeakerEmbedding(nn.Module):
         self.voices = nn.Parameter(torch.randn(voices, EMBEDDING_DIM))
 
     def forward(self, x: Tensor, lengths: np.ndarray) -> Tensor:
-        x, sizes = F.relu(self.frame(x)), torch.from_numpy(lengths).to(x.device)
-        mean, square = (torch.segment_reduce(y, "sum", lengths=sizes) / sizes[:, None] for y in (x, x * x))
+        x = F.relu(self.frame(x))
+        mean, square = over_time(x, lengths), over_time(x * x, lengths)
         deviation = (square - mean**2).clamp_min(0).add(1e-5).sqrt()
         return self.embed(torch.cat([mean, deviation], dim=-1))
 

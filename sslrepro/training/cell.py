@@ -111,13 +111,15 @@ def _run_seed(
         scores += score(upstream, corpus, settings.downstream, seed)
         for task, reason in scores.unavailable.items():
             progress.say(f"{task} was not scored: {reason}")
+        for note in dict.fromkeys(scores.notes):
+            progress.say(note)
     else:
         (folder / "evidence.json").write_text(json.dumps({"status": state.status, **state.evidence}, indent=1, default=str))
     scores.write(folder)
     pd.DataFrame(state.history, columns=["update", "hours_seen", "metric", "value"]).to_csv(folder / "history.csv", index=False)
     described = {
         "cell": settings.model_dump(mode="json"), "seed": seed, "hashes": identity, "commit": commit(), "machine": machine(),
-        "unavailable": scores.unavailable,
+        "unavailable": scores.unavailable, "notes": scores.notes,
     }  # fmt: skip
     (folder / "settings.json").write_text(json.dumps(described, indent=1, sort_keys=True))
     metrics |= scores.metrics

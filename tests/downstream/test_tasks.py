@@ -1,0 +1,162 @@
+"""What is planted in the states is found, what is not there is not; rows agree with metrics; nothing depends on chance or memory."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sslrepro.config import DownstreamSettings
+from sslrepro.downstream import TASKS, Scores, available, score
+from sslrepro.downstream.features import FrozenStates, frame_grid
+from sslrepro.downstream.frames import frame_labels
+from sslrepro.downstream.labels import Intervals, known_speakers
+from sslrepro.downstream.probe import LayerMix
+from sslrepro.errors import UserError
+
+HOURS = 0.045
+SETTINGS = DownstreamSettings(
+    tasks=["phone", "keyword", "keyword_mean", "speaker", "verification"], updates=200, batch=8, train_hours=HOURS,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scores(corpus):
+    from conftest import Planted
+
+    upstream = Planted()
+    return score(upstream, corpus, SETTINGS, seed=0, device="cpu"), upstream.calls
+
+
+def test_what_is_planted_is_found(scores):
+    metrics = scores[0].metrics
+    assert metrics["phone.accuracy"] > 0.95  # the other state is noise, and its weight falls slowly
+    assert metrics["keyword.accuracy"] > 0.8 > metrics["keyword_mean.accuracy"]  # at any one place: the mean hardly hears it
+    assert metrics["speaker.accuracy"] == 1
+    assert metrics["verification.eer"] < 0.1
+
+
+def test_a_linear_head_reads_phones(corpus, planted):
+    planted.voices.zero_()  # five voices are too few to learn what to ignore in others
+    settings = DownstreamSettings(tasks=["phone_ctc"], updates=200, batch=8, train_hours=HOURS, learning_rate=5.0e-2)
+    assert score(planted, corpus, settings, seed=0, device="cpu").metrics["phone_ctc.per"] < 0.1
+
+
+def test_the_bilstm_learns_to_spell(corpus, planted):
+    settings = DownstreamSettings(tasks=["asr"], updates=220, batch=8, train_hours=HOURS, lstm_width=32)
+    found = score(planted, corpus, settings, seed=0, device="cpu")
+    assert found.metrics["asr.cer"] < 0.2 and found.metrics["asr.wer"] < 0.7
+    assert {row[0] for row in found.speakers} == {"asr.cer", "asr.wer"}
+
+
+def test_one_extraction_serves_all_tasks(scores, corpus, planted):
+    FrozenStates(planted, corpus, np.arange(len(corpus)), torch.device("cpu"))
+    assert scores[1] <= planted.calls
+
+
+def test_a_constant_upstream_gets_the_majority(corpus, ignorant):
+    settings = DownstreamSettings(tasks=["phone", "speaker", "verification"], updates=60, train_hours=HOURS)
+    metrics = score(ignorant, corpus, settings, seed=0, device="cpu").metrics
+    data = TASKS["phone"].data(corpus, settings)
+    names = [data.labels[row].names.repeat((data.labels[row].ends - data.labels[row].starts) // 320) for row in data.test.tolist()]
+    counts = pd.Series(np.concatenate(names)).value_counts(normalize=True)
+    assert metrics["phone.accuracy"] == pytest.approx(counts.iloc[0], abs=0.005)
+    assert metrics["speaker.accuracy"] <= 0.4
+    assert metrics["verification.eer"] == pytest.approx(0.5, abs=0.05)  # cosines of 1, give or take a rounding
+
+
+def test_rows_of_speakers_give_the_metrics(scores):
+    rows = pd.DataFrame(scores[0].speakers, columns=["metric", "speaker", "errors", "units"])
+    for metric, part in rows.groupby("metric"):
+        rate = part["errors"].sum() / part["units"].sum()
+        assert scores[0].metrics[metric] == pytest.approx(1 - rate if metric.endswith("accuracy") else rate)
+        assert set(part["speaker"]) <= ({f"v{i}" for i in range(5)} if metric == "speaker.accuracy" else {"v5", "v6", "v7"})
+    assert set(rows["metric"]) == set(scores[0].metrics) - {"verification.eer"}
+
+
+def test_trials_give_the_equal_error_rate(scores, corpus):
+    from sslrepro.downstream.metrics import equal_error_rate
+
+    trials = pd.DataFrame(scores[0].trials, columns=["metric", "speaker", "score", "same"])
+    assert len(trials) == len(corpus.trials("test"))
+    assert scores[0].metrics["verification.eer"] == pytest.approx(equal_error_rate(trials["score"], trials["same"]))
+
+
+def test_a_seed_gives_its_scores_again_and_another_others(corpus, planted):
+    settings = DownstreamSettings(tasks=["phone", "keyword"], updates=5, batch=4, train_hours=HOURS)
+    torch.manual_seed(1)
+    first = score(planted, corpus, settings, seed=3, device="cpu")
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert score(planted, corpus, settings, seed=3, device="cpu") == first
+    assert torch.equal(torch.get_rng_state(), state)
+    assert score(planted, corpus, settings, seed=4, device="cpu") != first
+
+
+def test_states_that_do_not_fit_are_computed_again_with_the_same_numbers(corpus, planted):
+    rows = np.arange(7)
+    kept = FrozenStates(planted, corpus, rows, torch.device("cpu"))
+    streamed = FrozenStates(planted, corpus, rows, torch.device("cpu"), limit=kept.bytes - 1)
+    assert kept.stored and not streamed.stored
+    some = np.array([5, 1, 6])
+    known = slice(0, 6)  # the phones: the rest is noise drawn by the batch's shape
+    picked = [s.states(some)[:, 1, known].float().argmax(-1) for s in (kept, streamed)]
+    assert torch.equal(*picked)
+    assert len(kept.states(some)) == kept.frames(some).sum() == len(streamed.states(some))
+
+
+def test_a_corpus_without_labels_says_why(silent, planted):
+    settings = DownstreamSettings(tasks=list(TASKS), updates=2, train_hours=HOURS, lstm_width=4)
+    found = score(planted, silent, settings, seed=0, device="cpu")
+    assert set(found.metrics) == {"asr.wer", "asr.cer", "speaker.accuracy"}
+    assert set(found.unavailable) == set(TASKS) - {"asr", "speaker"}
+    assert "phone times" in available("phone", silent, settings) and "trials" in available("verification", silent, settings)
+    assert available("asr", silent, settings) is None
+
+
+def test_a_task_that_does_not_exist(corpus, planted):
+    with pytest.raises(UserError, match=r"no task 'phones'.*verification"):
+        score(planted, corpus, DownstreamSettings(tasks=["phones"]), seed=0, device="cpu")
+
+
+def test_speakers_are_tested_on_utterances_that_were_not_learned(corpus):
+    small, large = (known_speakers(corpus, DownstreamSettings(train_hours=hours)) for hours in (HOURS / 2, HOURS))
+    for data in (small, large):
+        assert not set(data.train) & set(data.test)
+        assert {data.labels[row] for row in data.test} <= set(data.classes)
+    assert set(small.train) | set(small.test) < set(large.train) | set(large.test)
+
+
+def test_labels_of_frames_are_those_at_their_middle():
+    phones = Intervals(np.array([0, 500]), np.array([400, 900]), np.array(["x", "unknown"]))
+    got = frame_labels(phones, {"x": 0}, frames=4, hop=320, centre=200.0)  # 200, 520, 840, 1160
+    assert got.tolist() == [0, 1, 1, -1]
+
+
+def test_the_grid_of_wav2vec_frames():
+    from sslrepro.config import ModelSettings, WaveformFrontEnd
+    from sslrepro.models.upstream import Upstream
+
+    front = WaveformFrontEnd(channels=[8] * 7)
+    assert frame_grid(Upstream(ModelSettings(front_end=front, encoder=None))) == (320, 200.0)
+
+
+def test_layers_start_uniform_and_states_are_standardised():
+    x = torch.tensor([[[2.0], [10.0]], [[4.0], [30.0]]])
+    assert LayerMix(2)(x).squeeze().tolist() == [6.0, 17.0]
+    moments = (torch.tensor([[3.0], [20.0]]), torch.tensor([[1.0], [10.0]]))
+    assert LayerMix(2, moments)(x).squeeze().tolist() == [-1.0, 1.0]
+
+
+def test_states_that_are_not_finite_are_an_error(corpus, planted):
+    planted.voices[:] = torch.inf
+    with pytest.raises(UserError, match="not finite"):
+        score(planted, corpus, DownstreamSettings(tasks=["phone"], train_hours=HOURS), seed=0, device="cpu")
+
+
+def test_scores_add_up_and_are_written(tmp_path):
+    one = Scores({"a.accuracy": 0.5}, [("a.accuracy", "v", 1.0, 2.0)], [], {})
+    both = one.at("@0.5") + one + Scores({}, [], [("verification.eer", "v", 0.1, 1)], {"b": "no labels"})
+    both.write(tmp_path)
+    assert list(pd.read_csv(tmp_path / "speakers.csv")["metric"]) == ["a.accuracy@0.5", "a.accuracy"]
+    assert list(pd.read_csv(tmp_path / "trials.csv")) == ["metric", "speaker", "score", "same"]
+    assert both.unavailable == {"b": "no labels"}
