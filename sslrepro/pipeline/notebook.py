@@ -149,7 +149,8 @@ def _not_finite(path: Path, name: str) -> None:
 
 
 def _run(source: dict[str, Any], scratch: Path, parameters: dict[str, Parameter]) -> dict[str, Any]:
-    import papermill  # half a second: not for those who only check parameters
+    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema's URL grammar: a second to build, and nothing here has URLs
+    import papermill  # a second: not for those who only check parameters
 
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's python3 kernel, not one in the home folder
     (scratch / "source.ipynb").write_text(json.dumps(source), encoding="utf-8")
