@@ -15,7 +15,7 @@ BLOCK = 32_768
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """Records of a W&B file: after 7 bytes of header LevelDB's log format, blocks of 32 KiB, checksum, length and type before each piece."""
+    """Records of a W&B file: after 7 bytes of header LevelDB's log format, blocks of 32 KiB, 7 bytes before each piece."""
     content = path.read_bytes()
     assert content[:4] == b":W&B"
     place, held = 7, b""
