@@ -111,13 +111,10 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _cell(options: argparse.Namespace) -> int:
     from sslrepro.pipeline import profile, sweep
-    from sslrepro.training.cell import CellFailed, find_cell, run_cell
+    from sslrepro.training.cell import CellFailed
 
-    experiment = profile.load(options.profile)
-    find_cell(experiment, options.study, options.cell)
-    sweep.prepare(experiment, options.study, options.cell)
     try:
-        print(run_cell(experiment, options.study, options.cell, place=profile.position(experiment, options.study, options.cell)))
+        print(sweep.run(profile.load(options.profile), options.study, options.cell))
     except CellFailed as error:
         print(error, file=sys.stderr)
         return 1

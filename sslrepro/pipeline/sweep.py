@@ -7,14 +7,19 @@ Imports no more than training does. Finished cells are skipped, an interrupted o
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock  # torch needs it too
+
 from sslrepro.config import Profile, settings_hash
 from sslrepro.errors import UserError
-from sslrepro.paths import cell_dir, corpus_dir, targets_dir
+from sslrepro.paths import cell_dir, corpus_dir, root, targets_dir, work_dir
 from sslrepro.pipeline.profile import position
 
 
@@ -33,7 +38,7 @@ def sweep(profile: Profile, study: str, minutes: float) -> Swept:
 
     A cell that collapses or diverges is recorded and does not stop the others. Raises UserError for a study without cells.
     """
-    from sslrepro.training.cell import CellFailed, run_cell
+    from sslrepro.training.cell import CellFailed
     from sslrepro.training.loop import Interrupted
 
     cells = list(profile.studies[study].cells) if study in profile.studies else []
@@ -47,9 +52,8 @@ def sweep(profile: Profile, study: str, minutes: float) -> Swept:
         elif time.monotonic() >= deadline:
             swept.left.append(cell)
         else:
-            prepare(profile, study, cell)
             try:
-                run_cell(profile, study, cell, lambda: time.monotonic() >= deadline, position(profile, study, cell))
+                run(profile, study, cell, lambda: time.monotonic() >= deadline)
                 swept.finished.append(cell)
             except Interrupted:
                 swept.left.append(cell)
@@ -75,23 +79,40 @@ def is_finished(profile: Profile, study: str, cell: str) -> bool:
     return True
 
 
+def run(profile: Profile, study: str, cell: str, should_stop: Callable[[], bool] = lambda: False) -> Path:
+    """Prepare and run one cell, as training.cell.run_cell; another process that runs the same cell is waited for first."""
+    from sslrepro.training.cell import find_cell, run_cell
+
+    find_cell(profile, study, cell)
+    with _alone(work_dir(profile.profile, study, cell)):
+        prepare(profile, study, cell)
+        return run_cell(profile, study, cell, should_stop, position(profile, study, cell))
+
+
 def ensure_cells(profile: Profile, study: str) -> None:
     """Run those cells of a study that are not there, for a notebook opened by hand. In the pipeline they are there already."""
-    from sslrepro.training.cell import run_cell
-
     for cell, settings in profile.studies[study].cells.items():
         if not all((cell_dir(profile.profile, study, cell) / str(seed) / "metrics.json").exists() for seed in settings.seeds):
-            prepare(profile, study, cell)
-            run_cell(profile, study, cell, place=position(profile, study, cell))
+            run(profile, study, cell)
 
 
 def prepare(profile: Profile, study: str, cell: str) -> None:
     """Make the corpus and the targets that a cell reads, where they are missing or stale. DVC has made them already."""
-    if not _corpus_is_current(profile):
-        make_corpus(profile)
     named = getattr(profile.studies[study].cells[cell].objective, "targets", None)
-    if named and not _targets_are_current(profile, named):
-        make_targets(profile, named)
+    with _alone(corpus_dir(profile.profile)):
+        if not _corpus_is_current(profile):
+            make_corpus(profile)
+        if named and not _targets_are_current(profile, named):
+            make_targets(profile, named)
+
+
+def _alone(folder: Path) -> AbstractContextManager:
+    """A lock on a folder that is being made. The system frees it when its holder dies. The ranks of one run do not lock each other out."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return nullcontext()
+    place = root() / ".work" / "locks"
+    place.mkdir(parents=True, exist_ok=True)
+    return FileLock(place / ("-".join(folder.relative_to(root()).parts[1:]) + ".lock"))
 
 
 def make_corpus(profile: Profile) -> Path:

@@ -125,3 +125,18 @@ def test_it_imports_no_more_than_training_needs(profile, project):
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr[-2000:]
     assert json.loads(run.stdout.splitlines()[-1]) == ["a"]
+
+
+def test_two_processes_at_one_cell_take_turns(profile, project):
+    """As when a notebook is opened while the pipeline runs: neither spoils the other's work."""
+    script = """
+        import json, sys
+        from sslrepro.config import Profile, parse
+        from sslrepro.pipeline.sweep import run
+        print(run(parse(Profile, json.loads(sys.argv[1]), "test"), "budget", "a"))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), profile.model_dump_json()]
+    both = [subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert is_finished(profile, "budget", "a")
