@@ -51,7 +51,7 @@ def test_what_is_frozen_stays(corpus):
     assert all(torch.equal(tensor, old[name]) for name, tensor in late.upstream.state_dict().items())
 
 
-def test_accumulation_is_the_bigger_batch_and_a_seed_repeats(corpus):
+def test_a_seed_repeats_and_masks_matter(corpus):
     plain = SETTINGS.model_copy(update={"updates": 3, "learning_rate": 1e-3, "mask": SETTINGS.mask.model_copy(update={"share": 0.0})})
     one, two = (fine_tune(upstream(), corpus, plain, 0.9, 5, "cpu")[0].state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
