@@ -107,8 +107,8 @@ class Resampler:
 
 
 def speaker_sums(errors: np.ndarray, units: np.ndarray, speakers: tuple[str, ...], metric: str) -> SpeakerSums:
-    """Sums of one metric; `<task>.accuracy` is 1 - errors / units."""
-    return SpeakerSums(speakers, errors, units, metric.partition("@")[0].endswith(".accuracy"))
+    """Sums of one metric; an accuracy is 1 - errors / units."""
+    return SpeakerSums(speakers, errors, units, metric.partition("@")[0].endswith("accuracy"))
 
 
 def trial_scores(seed: np.ndarray, speaker: np.ndarray, score: np.ndarray, same: np.ndarray, speakers: tuple[str, ...]) -> TrialScores:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from sslrepro.claims.bootstrap import speaker_sums
 from sslrepro.data.targets import Targets, build_targets
 from sslrepro.errors import UserError
 from sslrepro.paths import cell_dir, targets_dir, work_dir
@@ -38,8 +39,12 @@ def test_a_run_folder_holds_what_the_schema_says(project, make_cell, make_profil
     metrics = json.loads((folder / "3" / "metrics.json").read_text())
     assert metrics["status"] == "completed" and metrics["cost.updates"] == 24
     assert {"pretrain.valid_loss", "pretrain.valid_loss@0.5", "pretrain.codeword_cosine_1", "cost.params"} <= metrics.keys()
-    speakers = pd.read_csv(folder / "3" / "speakers.csv").query("metric == 'pretrain.valid_loss'")
-    assert speakers.errors.sum() / speakers.units.sum() == pytest.approx(metrics["pretrain.valid_loss"], rel=1e-5)
+    speakers = pd.read_csv(folder / "3" / "speakers.csv")
+    for metric in ("pretrain.valid_loss", "pretrain.valid_accuracy"):  # the claims read them so
+        mine = speakers[speakers.metric == metric]
+        sums = speaker_sums(mine[["errors"]].to_numpy().T, mine[["units"]].to_numpy().T, tuple(mine.speaker), metric)
+        value = sums.errors.sum() / sums.units.sum()
+        assert (1 - value if sums.complement else value) == pytest.approx(metrics[metric], rel=1e-5)
     assert not work_dir("tiny", "trial", "a").exists()
     again, objective = load_run(folder / "3")
     assert again == settings and not objective.training
