@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from sslrepro.claims.ledger import template
 from sslrepro.paths import root
@@ -86,6 +88,8 @@ def draw_dispersion(folder: Path) -> Figure:
         if start:
             axis.plot(x, x**-0.5, "k--", linewidth=1, label="1 / square root")
         axis.set(xscale="log", yscale="log", xlabel="batch, relative", ylabel="gradient dispersion, relative", title=title)
+        _plain_ticks(axis.xaxis, *axis.get_xlim())
+        _plain_ticks(axis.yaxis, *axis.get_ylim())
         axis.legend(fontsize="small")
     return _done(figure)
 
@@ -120,7 +124,9 @@ def draw_rules(folder: Path) -> Figure:
     table = table.assign(rule=rule["rule"].fillna("sqrt"), batch_seconds=seconds).dropna(subset="batch_seconds")
     table = table[table.batch_seconds.isin(rule["batch_seconds"].dropna().astype(float)) | table.rule.ne("sqrt")]
     figure, axes = _panels(1, width=5.0)
-    if len(table):
+    if table.rule.nunique() < 2:
+        axes[0].text(0.5, 0.5, "this profile runs one rule alone", transform=axes[0].transAxes, ha="center")
+    else:
         sns.lineplot(table, x="batch_seconds", y="value", hue="rule", style="rule", markers=True, ax=axes[0], errorbar=("sd", 1))
     _log(axes[0], "batch_seconds", "validation loss, nats", "peak rate by rule")
     return _done(figure)
@@ -140,7 +146,8 @@ def _by_batch(table: pd.DataFrame, y: str, axis: Axes) -> None:
     order = sorted(table.batch_seconds.unique())
     colours = dict(zip(order, sns.color_palette("viridis", len(order)), strict=True))
     sns.lineplot(table, x="hours_seen", y=y, hue="batch_seconds", palette=colours, marker="o", ax=axis, errorbar=("sd", 1))
-    axis.legend(title="batch, s", fontsize="small")
+    handles, names = axis.get_legend_handles_labels()
+    axis.legend(handles, [f"{float(name):g}" for name in names], title="batch, s", fontsize="small")
 
 
 def _panels(count: int, width: float = 4.0) -> tuple[Figure, list[Axes]]:
@@ -150,6 +157,14 @@ def _panels(count: int, width: float = 4.0) -> tuple[Figure, list[Axes]]:
 
 def _log(axis: Axes, x: str, y: str, title: str) -> None:
     axis.set(xscale="log", xlabel=AXIS[x], ylabel=y, title=title)
+    _plain_ticks(axis.xaxis, *axis.get_xlim())
+
+
+def _plain_ticks(side: Axis, low: float, high: float) -> None:
+    """1, 2, 5 on a logarithmic axis of up to two decades, powers of ten beyond, as plain numbers."""
+    side.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,), numticks=10))
+    side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    side.set_minor_locator(NullLocator())
 
 
 def _done(figure: Figure) -> Figure:
