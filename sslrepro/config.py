@@ -276,18 +276,42 @@ class CellData(Settings):
     fixed_speakers: bool = False  # the subset keeps every speaker
 
 
-class FineTuneSettings(Settings):
-    """CTC fine-tuning of the whole encoder with a share of the labels (facts C.2; fairseq's recipes). The front end stays frozen."""
+class LabelShare(Settings):
+    """One fine-tuning: how much labelled speech, and how long."""
 
-    minutes: list[PositiveFloat] = []  # of labelled speech, one fine-tuning each; none: no fine-tuning
+    minutes: PositiveFloat
+    updates: Positive
+    snapshots: bool = False  # the weights kept along the run are fine-tuned as well as the last
+
+
+class LanguageModelSettings(Settings):
+    """Back-off n-gram and beam search (downstream.language_model). The batch-size paper: torchaudio's beam 50, weight 2, word score 0."""
+
+    order: Positive = 4
+    beam: Positive = 50
+    weight: Annotated[float, Field(ge=0)] = 2.0  # of log10 probabilities, as in that decoder with KenLM
+    word_score: float = 0.0
+
+
+class FineTuneSettings(Settings):
+    """CTC fine-tuning of the whole encoder with shares of the labels (facts C.2; fairseq's recipes). The front end stays frozen."""
+
+    shares: list[LabelShare] = []  # one fine-tuning each
     symbols: Literal["phones", "characters"] = "characters"
-    updates: Positive = 12_000
     batch_seconds: PositiveFloat = 180.0
     micro_batch_seconds: PositiveFloat = 90.0
     learning_rate: PositiveFloat = 5.0e-5
     schedule: ScheduleSettings = ScheduleSettings(kind="tri_stage", warmup=0.1, hold=0.4, final_scale=0.05)
     freeze: Annotated[float, Field(ge=0)] = 5_000.0  # the encoder learns after this share of the run, or number of updates above 1
     mask: MaskSettings = MaskSettings(rule="batch_size_paper", share=0.05)  # spans of time; share 0: none
+    lm: LanguageModelSettings | None = None  # null: read greedily alone; else both ways
+
+    @model_validator(mode="after")
+    def _once(self) -> FineTuneSettings:
+        minutes = [share.minutes for share in self.shares]
+        if len(set(minutes)) < len(minutes):
+            raise ValueError(f"shares: the same minutes twice: {minutes}")
+        return self
 
 
 class DownstreamSettings(Settings):
@@ -303,6 +327,11 @@ class DownstreamSettings(Settings):
     standardise: bool = True
     lstm_width: Positive = 128  # cells each way of the two-layer BiLSTM of `asr`; SUPERB, MP3S: 1024
     fine_tune: FineTuneSettings = FineTuneSettings()
+
+    def at_snapshots(self) -> DownstreamSettings:
+        """The same with the shares of the labels that are for snapshots too."""
+        shares = [share for share in self.fine_tune.shares if share.snapshots]
+        return self.model_copy(update={"fine_tune": self.fine_tune.model_copy(update={"shares": shares})})
 
 
 class CellSettings(Settings):

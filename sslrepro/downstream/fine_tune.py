@@ -14,16 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslrepro.config import DownstreamSettings, FineTuneSettings
+from sslrepro.config import DownstreamSettings, FineTuneSettings, LabelShare
 from sslrepro.data.batching import UpdatePlan, by_length
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.masking import mask_spans
 from sslrepro.downstream import labels
-from sslrepro.downstream.ctc import count_phones, count_text, ctc_loss, greedy, too_few_frames, too_few_note
+from sslrepro.downstream.beam_search import BeamSearch
+from sslrepro.downstream.ctc import Decode, count_phones, count_text, ctc_loss, greedy, too_few_frames, too_few_note
+from sslrepro.downstream.features import SAMPLE_RATE
+from sslrepro.downstream.language_model import NGram
 from sslrepro.downstream.task import Labelled, TaskResult, Unavailable
 from sslrepro.draws import key64, numpy_generator
 from sslrepro.models.upstream import Upstream
-from sslrepro.training.schedule import learning_rate, share
+from sslrepro.training.schedule import learning_rate
+from sslrepro.training.schedule import share as share_of_run
 
 
 class CTCModel(nn.Module):
@@ -39,24 +43,30 @@ class CTCModel(nn.Module):
         output = self.upstream(waveforms, lengths, mask, layer_keep)
         return self.out(output.output).float().log_softmax(-1), output.lengths
 
-    @torch.no_grad()
-    def transcribe(self, waveforms: Sequence[np.ndarray], decode=greedy) -> list[list[str]]:
+    def transcribe(self, waveforms: Sequence[np.ndarray], decode: Decode = greedy) -> list[list[str]]:
         """The symbols read from each waveform (samples,). decode: (log-probabilities (frames, 1 + symbols), symbols) -> symbols."""
+        return [decode(log_probs, self.symbols) for log_probs in self.log_probs(waveforms)]
+
+    @torch.no_grad()
+    def log_probs(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(frames, 1 + symbols) of each waveform (samples,)."""
         padded, lengths = _padded(waveforms)
         log_probs, frames = self(padded.to(self.out.weight.device), lengths)
-        return [decode(line[:n], self.symbols) for line, n in zip(log_probs.cpu().numpy(), frames.tolist(), strict=True)]
+        return [line[:n] for line, n in zip(log_probs.cpu().numpy(), frames.tolist(), strict=True)]
 
 
 def fine_tune(
-    upstream: Upstream, corpus: Corpus, settings: FineTuneSettings, minutes: float, seed: int, device: torch.device | str
+    upstream: Upstream, corpus: Corpus, settings: FineTuneSettings, share: LabelShare, seed: int, device: torch.device | str
 ) -> tuple[CTCModel, TaskResult]:
-    """A fine-tuned copy of the encoder in evaluation mode, and its error rates on the test split, read greedily.
+    """A fine-tuned copy of the encoder in evaluation mode, and its error rates on the test split.
 
-    Learns from `minutes` of labels, nested in one another, with every training voice. Metrics are `fine_tune_<minutes>min.per`, or
-    `.wer` and `.cer`. Raises Unavailable when the corpus has no such labels, UserError when it has too few minutes of them.
+    Learns from `share.minutes` of labels, nested in one another, with every training voice. Metrics are `fine_tune_<minutes>min.per`, or
+    `.wer` and `.cer`, read greedily; with `settings.lm` also `.per_lm`, `.wer_lm`, `.cer_lm`; and where the test split is folders named
+    test-clean, test-other, ... (LibriSpeech), each for every folder: `.wer_clean`, `.wer_lm_clean`. Raises Unavailable when the corpus
+    has no such labels, UserError when it has too few minutes of them.
     """
-    device, name = torch.device(device), f"fine_tune_{minutes:g}min"
-    data = _labelled(corpus, settings, minutes)
+    device, name = torch.device(device), f"fine_tune_{share.minutes:g}min"
+    data = _labelled(corpus, settings, share.minutes)
     fits = [not too_few_frames(int(upstream.frames(corpus.samples(row))), data.labels[row]) for row in data.train.tolist()]
     train = data.train[np.array(fits)]
     if not len(train):
@@ -65,17 +75,12 @@ def fine_tune(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(key64(seed, "head", name))
         model = CTCModel(model, data.classes).to(device)
-        _train(model, corpus, data, train, settings, seed)
+        _train(model, corpus, data, train, settings, share.updates, seed)
     model.eval()
-    reading = {"phones": count_phones, "characters": count_text}[settings.symbols]
-    readable = np.array([row for row in data.test.tolist() if upstream.frames(corpus.samples(row)) >= 1])
-    read: dict[int, list[str]] = {row: [] for row in data.test.tolist()}  # too short for one frame: nothing is read
-    for batch in by_length(corpus.durations[readable], settings.micro_batch_seconds):
-        rows = readable[batch].tolist()
-        read.update(zip(rows, model.transcribe([corpus.audio(row) for row in rows]), strict=True))
-    tested = data.test.tolist()
-    speakers = corpus.utterances["speaker"].to_numpy()[data.test]
-    result = reading(name, [data.labels[row] for row in tested], [read[row] for row in tested], speakers)
+    decoders: dict[str, Decode] = {"": greedy}
+    if settings.lm is not None:
+        decoders["_lm"] = BeamSearch(NGram(_sentences(corpus, settings), settings.lm.order), settings.lm)
+    result = _score(model, corpus, data, settings, name, decoders)
     return model, replace(result, notes=too_few_note(len(fits) - len(train), name))
 
 
@@ -84,7 +89,44 @@ def _labelled(corpus: Corpus, settings: FineTuneSettings, minutes: float) -> Lab
     return source(corpus, DownstreamSettings(train_hours=minutes / 60))
 
 
-def _train(model: CTCModel, corpus: Corpus, data: Labelled, train: np.ndarray, settings: FineTuneSettings, seed: int) -> None:
+def _sentences(corpus: Corpus, settings: FineTuneSettings) -> list[list[str]]:
+    """What the language model learns from: all of the training split's words (or phones), whatever share of the audio is learned from."""
+    data = _labelled(corpus, settings, corpus.split("train")["frames"].sum() / SAMPLE_RATE / 60)
+    symbols = [data.labels[row] for row in data.train.tolist()]
+    return symbols if settings.symbols == "phones" else ["".join(line).split() for line in symbols]
+
+
+def _score(
+    model: CTCModel, corpus: Corpus, data: Labelled, settings: FineTuneSettings, name: str, decoders: dict[str, Decode]
+) -> TaskResult:
+    """Error rates of each decoder (its key is what follows the metric's name), of the test split and of each of its parts."""
+    tested = data.test.tolist()
+    read: dict[str, dict[int, list[str]]] = {key: {row: [] for row in tested} for key in decoders}  # too short for a frame: nothing
+    readable = np.array([row for row in tested if model.upstream.frames(corpus.samples(row)) >= 1])
+    for batch in by_length(corpus.durations[readable], settings.micro_batch_seconds):
+        rows = readable[batch].tolist()
+        for row, log_probs in zip(rows, model.log_probs([corpus.audio(row) for row in rows]), strict=True):
+            for key, decode in decoders.items():
+                read[key][row] = decode(log_probs, model.symbols)
+    count = {"phones": count_phones, "characters": count_text}[settings.symbols]
+    speakers = corpus.utterances["speaker"].to_numpy()
+    metrics, by_speaker = {}, []
+    for key, lines in read.items():
+        for part, rows in _parts(corpus, tested).items():
+            found = count(name, [data.labels[row] for row in rows], [lines[row] for row in rows], speakers[rows])
+            metrics |= {metric + key + part: value for metric, value in found.metrics.items()}
+            by_speaker += [(metric + key + part, *line) for metric, *line in found.speakers]
+    return TaskResult(metrics, by_speaker)
+
+
+def _parts(corpus: Corpus, rows: list[int]) -> dict[str, list[int]]:
+    """All rows under "", and under "_clean" those in the folder test-clean, where rows are in several such folders."""
+    folders = corpus.utterances["path"].iloc[rows].str.extract(r"^test-([^/]+)/", expand=False)
+    names = sorted(set(folders.dropna()))
+    return {"": rows} | {f"_{name}": [row for row, at in zip(rows, folders, strict=True) if at == name] for name in names if len(names) > 1}
+
+
+def _train(model: CTCModel, corpus: Corpus, data: Labelled, train: np.ndarray, settings: FineTuneSettings, updates: int, seed: int) -> None:
     """Adam (0.9, 0.98) without weight decay, the loss a mean over the update's utterances."""
     upstream, device = model.upstream, model.out.weight.device
     code = {name: 1 + i for i, name in enumerate(data.classes)}
@@ -96,10 +138,10 @@ def _train(model: CTCModel, corpus: Corpus, data: Labelled, train: np.ndarray, s
             part.eval().requires_grad_(False)
     encoder_parameters = [p for p in upstream.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-8)
-    frozen_until = share(settings.freeze, settings.updates) * settings.updates
-    for update in range(settings.updates):
+    frozen_until = share_of_run(settings.freeze, updates) * updates
+    for update in range(updates):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings.schedule, settings.learning_rate, (update + 0.5) / settings.updates, settings.updates)
+            group["lr"] = learning_rate(settings.schedule, settings.learning_rate, (update + 0.5) / updates, updates)
         for parameter in encoder_parameters:
             parameter.requires_grad_(update >= frozen_until)
         keep = None

@@ -72,7 +72,7 @@ class Scores:
 def score(upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed: int, device: torch.device | str | None = None) -> Scores:
     """Score an encoder, which is moved to `device` (None: a GPU where there is one) and comes out unchanged.
 
-    All of `settings.tasks` share one extraction of the frozen hidden states; then each of `settings.fine_tune.minutes` fine-tunes a copy.
+    All of `settings.tasks` share one extraction of the frozen hidden states; then each of `settings.fine_tune.shares` fine-tunes a copy.
     A task that the corpus has no labels for is in `unavailable`. Raises UserError for a task that does not exist.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -86,11 +86,11 @@ def score(upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed
             scores.unavailable[name] = str(reason)
     if labelled:
         scores += _frozen(upstream, corpus, settings, seed, device, labelled)
-    for minutes in settings.fine_tune.minutes:
+    for share in settings.fine_tune.shares:
         try:
-            scores += Scores.of(fine_tune(upstream, corpus, settings.fine_tune, minutes, seed, device)[1])
+            scores += Scores.of(fine_tune(upstream, corpus, settings.fine_tune, share, seed, device)[1])
         except Unavailable as reason:
-            scores.unavailable[f"fine_tune_{minutes:g}min"] = str(reason)
+            scores.unavailable[f"fine_tune_{share.minutes:g}min"] = str(reason)
     return scores
 
 

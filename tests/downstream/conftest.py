@@ -112,6 +112,12 @@ class Planted(torch.nn.Module):
         return SimpleNamespace(hidden_states=states, lengths=torch.as_tensor(lengths) // FRAME)
 
 
+@pytest.fixture(scope="module")
+def fresh_planted():
+    """A new one each time it is called."""
+    return Planted
+
+
 @pytest.fixture
 def planted():
     return Planted()

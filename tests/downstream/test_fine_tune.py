@@ -1,4 +1,8 @@
+import importlib
+import shutil
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -6,19 +10,25 @@ from sslrepro.config import (
     DownstreamSettings,
     EncoderSettings,
     FineTuneSettings,
+    LabelShare,
+    LanguageModelSettings,
     LogMelConvFrontEnd,
     LogMelFrontEnd,
     ModelSettings,
     PositionSettings,
 )
+from sslrepro.data.corpus import Corpus
 from sslrepro.downstream import fine_tune, score
 from sslrepro.downstream.ctc import ctc_loss, greedy, too_few_frames
 from sslrepro.models.upstream import Upstream
 
 ENCODER = EncoderSettings(layers=1, width=32, ffn=64, heads=2, dropout=0.0, layer_drop=0.2, position=PositionSettings(kernel=8, groups=4))
-SETTINGS = FineTuneSettings(
-    minutes=[0.9], symbols="phones", updates=60, batch_seconds=20.0, micro_batch_seconds=10.0, learning_rate=1.0e-2, freeze=0.1
-)
+SETTINGS = FineTuneSettings(symbols="phones", batch_seconds=20.0, micro_batch_seconds=10.0, learning_rate=1.0e-2, freeze=0.1)
+MINUTES = 0.9
+
+
+def updates(count):
+    return LabelShare(minutes=MINUTES, updates=count)
 
 
 def upstream(front=None):
@@ -29,7 +39,7 @@ def upstream(front=None):
 def test_it_learns_the_phones(corpus):
     model = upstream()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tuned, result = fine_tune(model, corpus, SETTINGS, 0.9, 0, "cpu")
+    tuned, result = fine_tune(model, corpus, SETTINGS, updates(60), 0, "cpu")
     assert result.metrics["fine_tune_0.9min.per"] < 0.2
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     rows = result.speakers
@@ -41,9 +51,9 @@ def test_it_learns_the_phones(corpus):
 
 def test_what_is_frozen_stays(corpus):
     model = upstream(LogMelConvFrontEnd(mels=20, channels=[16, 16]))
-    settings = SETTINGS.model_copy(update={"updates": 2, "freeze": 0.5})
-    tuned, _ = fine_tune(model, corpus, settings, 0.9, 0, "cpu")
-    late, _ = fine_tune(model, corpus, settings.model_copy(update={"freeze": 1.0}), 0.9, 0, "cpu")
+    settings = SETTINGS.model_copy(update={"freeze": 0.5})
+    tuned, _ = fine_tune(model, corpus, settings, updates(2), 0, "cpu")
+    late, _ = fine_tune(model, corpus, settings.model_copy(update={"freeze": 1.0}), updates(2), 0, "cpu")
     old = model.state_dict()
     changed = {name for name, tensor in tuned.upstream.state_dict().items() if not torch.equal(tensor, old[name])}
     assert any(name.startswith("encoder.layers") for name in changed)
@@ -52,22 +62,60 @@ def test_what_is_frozen_stays(corpus):
 
 
 def test_a_seed_repeats_and_masks_matter(corpus):
-    plain = SETTINGS.model_copy(update={"updates": 3, "learning_rate": 1e-3, "mask": SETTINGS.mask.model_copy(update={"share": 0.0})})
-    one, two = (fine_tune(upstream(), corpus, plain, 0.9, 5, "cpu")[0].state_dict() for _ in range(2))
+    plain = SETTINGS.model_copy(update={"learning_rate": 1e-3, "mask": SETTINGS.mask.model_copy(update={"share": 0.0})})
+    one, two = (fine_tune(upstream(), corpus, plain, updates(3), 5, "cpu")[0].state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    masked = fine_tune(upstream(), corpus, SETTINGS.model_copy(update={"updates": 3, "learning_rate": 1e-3}), 0.9, 5, "cpu")[0].state_dict()
+    settings = SETTINGS.model_copy(update={"learning_rate": 1e-3})
+    masked = fine_tune(upstream(), corpus, settings, updates(3), 5, "cpu")[0].state_dict()
     assert not torch.equal(one["out.weight"], masked["out.weight"])
 
 
+SHARES = [LabelShare(minutes=0.3, updates=1), LabelShare(minutes=0.6, updates=2, snapshots=True)]
+
+
 def test_scores_hold_each_share_of_the_labels(corpus, silent):
-    settings = FineTuneSettings(minutes=[0.3, 0.6], updates=1, batch_seconds=5.0, micro_batch_seconds=5.0)
-    found = score(upstream(), silent, DownstreamSettings(fine_tune=settings), seed=0, device="cpu")
+    settings = DownstreamSettings(fine_tune=FineTuneSettings(shares=SHARES, batch_seconds=5.0, micro_batch_seconds=5.0))
+    found = score(upstream(), silent, settings, seed=0, device="cpu")
     assert set(found.metrics) == {f"fine_tune_{m}min.{x}" for m in ("0.3", "0.6") for x in ("wer", "cer")}
-    phones = settings.model_copy(update={"symbols": "phones"})
-    assert set(score(upstream(), silent, DownstreamSettings(fine_tune=phones), 0, "cpu").unavailable) == {
-        "fine_tune_0.3min",
-        "fine_tune_0.6min",
-    }
+    early = score(upstream(), silent, settings.at_snapshots(), 0, "cpu")
+    assert early.metrics == {name: value for name, value in found.metrics.items() if name.startswith("fine_tune_0.6min")}
+    phones = DownstreamSettings(fine_tune=settings.fine_tune.model_copy(update={"symbols": "phones"}))
+    assert set(score(upstream(), silent, phones, 0, "cpu").unavailable) == {"fine_tune_0.3min", "fine_tune_0.6min"}
+
+
+def test_each_share_has_its_own_updates(corpus, monkeypatch):
+    rates = []
+    module = importlib.import_module("sslrepro.downstream.fine_tune")  # the package has the function under this name
+    monkeypatch.setattr(module, "learning_rate", lambda schedule, peak, progress, updates: rates.append((progress, updates)) or peak)
+    settings = FineTuneSettings(shares=SHARES, batch_seconds=5.0, micro_batch_seconds=5.0)
+    score(upstream(), corpus, DownstreamSettings(fine_tune=settings), 0, "cpu")
+    assert rates == [(0.5, 1), (0.25, 2), (0.75, 2)]
+
+
+def test_the_same_minutes_twice_are_refused():
+    with pytest.raises(ValueError, match="the same minutes twice"):
+        FineTuneSettings(shares=[SHARES[0], SHARES[0]])
+
+
+def test_a_language_model_reads_beside_and_parts_of_the_test_split_count_alone(folder, corpus, tmp_path):
+    """One test voice's file lies in test-other, the others in test-clean."""
+    (tmp_path / "test-clean").symlink_to(folder), (tmp_path / "test-other").symlink_to(folder)
+    table = pd.read_csv(folder / "manifest.tsv", sep="\t", keep_default_na=False)
+    test = table["split"] == "test"
+    places = np.where(table["speaker"] == table[test]["speaker"].iloc[0], "test-other/", "test-clean/")
+    table["path"] = np.where(test, places + table["path"], str(folder) + "/" + table["path"])
+    table.to_csv(tmp_path / "manifest.tsv", sep="\t", index=False)
+    for name in ("alignment.tsv", "trials.tsv", "corpus.json"):
+        shutil.copy(folder / name, tmp_path / name)
+    settings = SETTINGS.model_copy(update={"lm": LanguageModelSettings(order=3, beam=8, weight=1.0)})
+    metrics, rows = (lambda r: (r.metrics, r.speakers))(fine_tune(upstream(), Corpus(tmp_path), settings, updates(25), 0, "cpu")[1])
+    name = "fine_tune_0.9min.per"
+    assert set(metrics) == {name + lm + part for lm in ("", "_lm") for part in ("", "_clean", "_other")}
+    for metric, value in metrics.items():
+        mine = [row for row in rows if row[0] == metric]
+        assert value == pytest.approx(sum(r[2] for r in mine) / sum(r[3] for r in mine))
+        assert len(mine) == {"clean": 2, "other": 1}.get(metric.rpartition("_")[2], 3)
+    assert metrics[name + "_lm"] < metrics[name] < 0.9  # half learned: there the words help
 
 
 def test_greedy_merges_and_drops_blanks():

@@ -20,10 +20,8 @@ SETTINGS = DownstreamSettings(
 
 
 @pytest.fixture(scope="module")
-def scores(corpus):
-    from conftest import Planted
-
-    upstream = Planted()
+def scores(corpus, fresh_planted):
+    upstream = fresh_planted()
     return score(upstream, corpus, SETTINGS, seed=0, device="cpu"), upstream.calls
 
 
