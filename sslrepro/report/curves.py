@@ -17,13 +17,13 @@ CURVES = ("loss", "accuracy", "code_perplexity")
 COLOURS = {"train": "C0", "valid": "C1"}
 
 
-def draw_curves(folder: Path, chance: dict[str, float]) -> Figure:
+def draw_curves(folder: Path) -> Figure:
     """Training and validation curves of all seeds of `runs/<profile>/<study>/<cell>` over the hours of audio seen, one line a seed.
 
-    chance: the metrics of a model that knows nothing, drawn as dashed lines. Curves that are not in the history are left out.
+    The metrics of a model that knows nothing are dashed lines. Curves that are not in the history are left out.
     """
     use_style()
-    history = _history(sorted(folder.glob("*/history.csv")))
+    history, chance = _history(sorted(folder.glob("*/history.csv"))), chance_of(folder)
     shown = [curve for curve in CURVES if any(f"{split}.{curve}" in set(history["metric"]) for split in COLOURS)]
     figure, axes = plt.subplots(1, max(len(shown), 1), figsize=(4.4 * max(len(shown), 1), 3.2), squeeze=False, layout="constrained")
     for axis, curve in zip(axes[0], shown, strict=False):
@@ -42,15 +42,27 @@ def draw_cells(profile: Profile, study: str, curve: str = "valid.loss") -> Figur
     """One curve of every cell of a study over the hours of audio seen: mean over seeds, their range shaded. From the run folders."""
     use_style()
     figure, axis = plt.subplots(figsize=(6, 3.8), layout="constrained")
+    levels: dict[float, str] = {}  # cells of one objective share a level
     for cell in profile.studies[study].cells:
         history = _history(sorted(cell_dir(profile.profile, study, cell).glob("*/history.csv")))
         over = history[history["metric"] == curve].groupby("hours_seen")["value"].agg(["mean", "min", "max"])
         (line,) = axis.plot(over.index, over["mean"], marker="o", label=cell)
         axis.fill_between(over.index, over["min"], over["max"], color=line.get_color(), alpha=0.2, linewidth=0)
+        chance = chance_of(cell_dir(profile.profile, study, cell)).get(curve.rpartition(".")[2])
+        if chance is not None:
+            levels[chance] = line.get_color()
+    for place, (chance, colour) in enumerate(levels.items()):
+        axis.axhline(chance, color=colour if len(levels) > 1 else "0.4", linestyle="--", linewidth=1, label=None if place else "chance")
     axis.set(xlabel="hours of audio seen", ylabel=curve.replace(".", " "))
     axis.legend(title="cell")
     plt.close(figure)
     return figure
+
+
+def chance_of(folder: Path) -> dict[str, float]:
+    """The metrics of a model that knows nothing, as the cell's runs have them; empty for a floor."""
+    first = min(folder.glob("*/settings.json"))
+    return json.loads(first.read_text(encoding="utf-8"))["chance"]
 
 
 def metrics_table(folder: Path) -> pd.DataFrame:

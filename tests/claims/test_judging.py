@@ -19,7 +19,7 @@ SPEAKERS = [f"v{i}" for i in range(8)]
 class Made:
     """Result tables of one study, written as the pipeline would."""
 
-    def __init__(self, top, study="batch_size", profile="laptop"):
+    def __init__(self, top, study="batch_size", profile="gpu"):
         self.folder = top / "results" / profile / study
         self.study = study
         self.metrics, self.speakers, self.trials, self.runs = [], [], [], {}
@@ -48,7 +48,7 @@ class Made:
         (self.folder / "runs.json").write_text(json.dumps(self.runs))
 
 
-def rows(top, study="batch_size", profile="laptop", **options):
+def rows(top, study="batch_size", profile="gpu", **options):
     return {row.claim: row for row in judge_study(study, profile, top, **options)}
 
 
@@ -139,7 +139,7 @@ def test_stale(tmp_path):
 
 
 def test_a_part_that_cannot_be_judged_keeps_a_claim_open(tmp_path):
-    """batch-13 also asks for emotion, which nothing stands for on the laptop: replicated is out of reach, contradicted is not."""
+    """batch-13 also asks for emotion, which nothing stands for at gpu: replicated is out of reach, contradicted is not."""
     for name, rates, verdict in (("a", [0.5, 0.4, 0.3, 0.2], "inconclusive at this scale"), ("b", [0.2, 0.3, 0.4, 0.5], "contradicted")):
         made = batches(tmp_path / name, rates)
         for batch, rate in zip(BATCHES, rates, strict=True):
@@ -175,7 +175,7 @@ def test_gradient_dispersion_at_checkpoints(tmp_path):
             values = {f"pretrain__gradient_dispersion_at_{s}": batch**-0.5 * (1 + s) for s in (0, 0.5, 1.0)}
             made.add(f"b{batch}", seed, cost__updates=100.0, **values)
     made.write()
-    row = rows(tmp_path, profile="laptop")["batch-09"]
+    row = rows(tmp_path, profile="gpu")["batch-09"]
     assert row.verdict == "replicated", row.reason
     assert row.parts[1]["value"] == pytest.approx(-0.5)
 
@@ -260,8 +260,8 @@ def test_tables_that_disagree_are_an_error(tmp_path):
 
 def test_scoreboard(tmp_path):
     batches(tmp_path, [0.5, 0.4, 0.3, 0.2]).write()
-    found = scoreboard("laptop", tmp_path)
-    folder = tmp_path / "results" / "laptop"
+    found = scoreboard("gpu", tmp_path)
+    folder = tmp_path / "results" / "gpu"
     written = json.loads((folder / "scoreboard.json").read_text())
     assert len(written) == 48 and written == [row.as_dict() for row in found]
     needed = {"claim", "study", "profile", "metric", "verdict", "effect", "low", "high", "parts", "criterion", "paper", "seeds"}
@@ -269,7 +269,7 @@ def test_scoreboard(tmp_path):
     assert len(json.loads((folder / "batch_size" / "verdicts.json").read_text())) == 13
     text = (folder / "scoreboard.md").read_text()
     assert "| batch-01 | **replicated** |" in text and "46 not run" in text
-    again = scoreboard("laptop", tmp_path)
+    again = scoreboard("gpu", tmp_path)
     assert [row.as_dict() for row in again] == [row.as_dict() for row in found]
     unpublished = {claim.id for study in load_ledger() for claim in study.claims if not claim.published}
     assert {row["claim"] for row in written if row["paper"] is None} == unpublished
