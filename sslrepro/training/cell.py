@@ -27,6 +27,7 @@ from sslrepro.paths import cell_dir, corpus_dir, targets_dir, work_dir
 from sslrepro.training.identity import code_hash, commit, machine
 from sslrepro.training.loop import State, snapshot_name, train
 from sslrepro.training.meter import Progress
+from sslrepro.training.ranks import decided, fabric_for, rank, wait_for
 
 
 class CellFailed(Exception):
@@ -36,6 +37,7 @@ class CellFailed(Exception):
 def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], bool] = lambda: False, place: str = "") -> Path:
     """Run a cell and return `runs/<profile>/<study>/<cell>`, one folder a seed (docs/schemas.md).
 
+    Under torchrun every rank calls this; the first one scores and moves the run, and the others may return before it has.
     should_stop: asked between updates; a yes writes a checkpoint and raises loop.Interrupted. place: such as "2/6", shown in the progress.
     Raises UserError for a name that does not exist, CellFailed when a seed ended badly (its evidence is in the run folder all the same).
     """
@@ -43,16 +45,22 @@ def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], 
     corpus = Corpus(corpus_dir(profile.profile))
     work, final = work_dir(profile.profile, study, cell), cell_dir(profile.profile, study, cell)
     identity = {"settings": settings_hash(settings), "code": code_hash(), "corpus": settings_hash(profile.data)}
+    fabric = fabric_for(settings)
     failed = []
     for number, seed in enumerate(settings.seeds):
         label = " ".join(x for x in (place, f"{study}/{cell}", f"seed {seed} ({number + 1}/{len(settings.seeds)})") if x)
         folder = work / str(seed)
-        _claim(folder, identity, label)
-        if not (folder / "metrics.json").exists():
+        if fabric.is_global_zero:
+            _claim(folder, identity, label)
+        if decided(fabric, not (folder / "metrics.json").exists()):
             _run_seed(profile, settings, corpus, seed, folder, label, identity, should_stop)
+        if not fabric.is_global_zero:
+            continue
         status = json.loads((folder / "metrics.json").read_text())["status"]
         if status != "completed":
             failed.append(f"seed {seed}: {status}, see {final / str(seed) / 'evidence.json'}")
+    if not fabric.is_global_zero:
+        return final
     _move_whole(work, final, settings.seeds)
     if failed:
         raise CellFailed(f"{study}/{cell}: " + "; ".join(failed))
@@ -96,6 +104,9 @@ def _run_seed(
         named = getattr(settings.objective, "targets", None)
         targets = Targets(targets_dir(profile.profile, named)) if named else None
         state = train(module, corpus, targets, settings, seed, folder, progress, should_stop)
+    if rank():
+        wait_for(folder / "metrics.json")
+        return
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, folder / "model.safetensors")
     metrics = _pretrain_metrics(state) | _cost_metrics(profile, settings, state)
     scores = Scores.empty()
@@ -104,7 +115,7 @@ def _run_seed(
         for share in settings.training.snapshots:
             progress.say(f"scoring the snapshot at {share:g} of the run")
             module.load_state_dict(load_file(folder / snapshot_name(share)))
-            scores += score(upstream, corpus, settings.downstream, seed).at(f"@{share:g}")
+            scores += score(upstream, corpus, settings.downstream.at_snapshots(), seed).at(f"@{share:g}")
         module.load_state_dict(load_file(folder / "model.safetensors"))
         if settings.downstream.tasks:
             progress.say("scoring: " + ", ".join(settings.downstream.tasks))
@@ -119,7 +130,7 @@ def _run_seed(
     pd.DataFrame(state.history, columns=["update", "hours_seen", "metric", "value"]).to_csv(folder / "history.csv", index=False)
     described = {
         "cell": settings.model_dump(mode="json"), "seed": seed, "hashes": identity, "commit": commit(), "machine": machine(),
-        "unavailable": scores.unavailable, "notes": scores.notes,
+        "unavailable": scores.unavailable, "notes": scores.notes, "chance": {} if settings.objective.name == "none" else module.chance(),
     }  # fmt: skip
     (folder / "settings.json").write_text(json.dumps(described, indent=1, sort_keys=True))
     metrics |= scores.metrics
