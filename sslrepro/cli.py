@@ -112,12 +112,15 @@ def _plan(options: argparse.Namespace) -> int:
 def _cell(options: argparse.Namespace) -> int:
     from sslrepro.pipeline import profile, sweep
     from sslrepro.training.cell import CellFailed
+    from sslrepro.training.ranks import rank
 
     try:
-        print(sweep.run(profile.load(options.profile), options.study, options.cell))
+        folder = sweep.run(profile.load(options.profile), options.study, options.cell)
     except CellFailed as error:
         print(error, file=sys.stderr)
         return 1
+    if rank() == 0:
+        print(folder)
     return 0
 
 

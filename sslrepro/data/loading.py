@@ -15,6 +15,7 @@ from sslrepro.data.batching import UpdatePlan, by_length
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.targets import Targets
 from sslrepro.draws import numpy_generator
+from sslrepro.errors import UserError
 from sslrepro.objectives.base import Batch, Key
 
 SAMPLE_RATE = 16_000
@@ -44,6 +45,7 @@ class Request:
 class TrainingData(Dataset):
     """Item i is micro-batch i % k of update i // k, for this rank.
 
+    Raises UserError where an update's micro-batches are no multiple of the ranks: each device must do its share of every update.
     `left_out` counts the utterances shorter than training.min_seconds; `cropped` those longer than max_seconds.
     """
 
@@ -58,6 +60,12 @@ class TrainingData(Dataset):
         self.left_out, self.cropped = int((~kept).sum()), int((seconds[kept] > t.max_seconds).sum())
         self.indices, self.seconds = subset[kept], np.minimum(seconds[kept], t.max_seconds)
         self.plan = UpdatePlan(self.seconds, t.batch_seconds, t.micro_batch_seconds, seed)
+        if self.plan.micro_batches_per_update % world:
+            raise UserError(
+                f"training: an update of {t.batch_seconds:g} s is {self.plan.micro_batches_per_update} micro-batches of at most "
+                f"{t.micro_batch_seconds:g} s, which {world} processes cannot share evenly: choose micro_batch_seconds, or the number of "
+                f"processes, so that the micro-batches are a multiple of {world}"
+            )
         self.corpus, self.seed, self.draws, self.shapes, self.targets = corpus, seed, draws, shapes, targets
         self.most_samples = round(t.max_seconds * SAMPLE_RATE)
         self.rank, self.world = rank, world
@@ -66,6 +74,10 @@ class TrainingData(Dataset):
     def per_rank(self) -> int:
         """Micro-batches of one update on one device."""
         return self.plan.micro_batches_per_update // self.world
+
+    def names(self, positions: np.ndarray) -> list[str]:
+        """The utterances at these positions of the plan."""
+        return [self.corpus.name(index) for index in self.indices[positions]]
 
     def __getitem__(self, item: int) -> Batch:
         update, micro = divmod(item, self.per_rank)

@@ -7,11 +7,10 @@ Imports no more than training does. Finished cells are skipped, an interrupted o
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,10 +35,15 @@ class Swept:
 def sweep(profile: Profile, study: str, minutes: float) -> Swept:
     """Run the cells of a study for at most `minutes` of wall time, then stop at a checkpoint. The same call goes on from there.
 
-    A cell that collapses or diverges is recorded and does not stop the others. Raises UserError for a study without cells.
+    A cell that collapses or diverges is recorded and does not stop the others. Raises UserError for a study without cells, and
+    under torchrun, whose processes would each look at their own clock.
     """
     from sslrepro.training.cell import CellFailed
     from sslrepro.training.loop import Interrupted
+    from sslrepro.training.ranks import alone
+
+    if not alone():
+        raise UserError("sweep runs in one process; for a cell on several devices: torchrun … -m sslrepro cell STUDY CELL")
 
     cells = list(profile.studies[study].cells) if study in profile.studies else []
     if not cells:
@@ -82,9 +86,10 @@ def is_finished(profile: Profile, study: str, cell: str) -> bool:
 def run(profile: Profile, study: str, cell: str, should_stop: Callable[[], bool] = lambda: False) -> Path:
     """Prepare and run one cell, as training.cell.run_cell; another process that runs the same cell is waited for first."""
     from sslrepro.training.cell import find_cell, run_cell
+    from sslrepro.training.ranks import rank
 
     find_cell(profile, study, cell)
-    with _alone(work_dir(profile.profile, study, cell)):
+    with _alone(work_dir(profile.profile, study, cell)) if rank() == 0 else nullcontext():  # one lock for all ranks of a run
         prepare(profile, study, cell)
         return run_cell(profile, study, cell, should_stop, position(profile, study, cell))
 
@@ -106,10 +111,8 @@ def prepare(profile: Profile, study: str, cell: str) -> None:
             make_targets(profile, named)
 
 
-def _alone(folder: Path) -> AbstractContextManager:
-    """A lock on a folder that is being made. The system frees it when its holder dies. The ranks of one run do not lock each other out."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return nullcontext()
+def _alone(folder: Path) -> FileLock:
+    """A lock on a folder that is being made. The system frees it when its holder dies."""
     place = root() / ".work" / "locks"
     place.mkdir(parents=True, exist_ok=True)
     return FileLock(place / ("-".join(folder.relative_to(root()).parts[1:]) + ".lock"))

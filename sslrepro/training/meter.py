@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from sslrepro.config import CellSettings
+from sslrepro.training.ranks import rank
 
 if TYPE_CHECKING:
-    from sslrepro.objectives.base import Batch, Objective
+    from sslrepro.objectives.base import Objective
     from sslrepro.training.loop import State
 
 
@@ -55,11 +57,12 @@ class Health:
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
 
-    def after_update(self, loss: Tensor, state: State, batches: list[Batch]) -> tuple[str, dict[str, Any]] | None:
+    def after_update(self, loss: Tensor, state: State, utterances: Callable[[], list[str]]) -> tuple[str, dict[str, Any]] | None:
+        """utterances: names those of the update, of all ranks."""
         value = float(loss)
         if not math.isfinite(value):
-            named = [name for batch in batches for name in batch.utterances]
-            return "non_finite", {"update": state.update, "loss": str(value), "utterances": named, "losses_before": state.losses[-20:]}
+            evidence = {"update": state.update, "loss": str(value), "utterances": utterances(), "losses_before": state.losses[-20:]}
+            return "non_finite", evidence
         state.losses = [*state.losses, value][-200:]
         window = state.losses[-20:]
         if len(window) == 20:
@@ -95,4 +98,5 @@ class Progress:
         self.say(f"{update}/{updates:.0f} updates · {hours:.2f} h seen · loss {loss:.3f}{beside} · {left}")
 
     def say(self, text: str) -> None:
-        print(f"{self.label} · {text}", file=sys.stderr, flush=True)
+        if rank() == 0:
+            print(f"{self.label} · {text}", file=sys.stderr, flush=True)
