@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,6 +19,8 @@ from sslrepro.paths import root
 
 BATCH = template("b{batch_seconds}")
 RULE = template("lr-{rule}-b{batch_seconds}")
+TUNED = r"^fine_tune_(?P<minutes>[\d.]+)min\.(?P<unit>wer|per)(?P<lm>_lm)?(?P<part>_clean)?$"
+SCRATCH = ("scratch", "floor-random")
 AXIS = {"batch_seconds": "batch (seconds of audio)", "hours_seen": "hours of audio seen"}
 
 
@@ -35,11 +38,36 @@ def checkpoints(folder: Path) -> pd.DataFrame:
     return wide
 
 
-def published(name: str) -> pd.DataFrame:
-    """A published table, its batches as numbers; rows without a batch (from scratch) are left out."""
+def published(name: str, scratch: bool = False) -> pd.DataFrame:
+    """A published table, its batches as numbers; rows from scratch, which have none, are left out unless asked for."""
     table = pd.read_csv(root() / "claims" / "published" / f"{name}.csv", dtype={"batch_seconds": str})
     table["batch_seconds"] = pd.to_numeric(table.batch_seconds, errors="coerce")
-    return table.dropna(subset="batch_seconds")
+    return table if scratch else table.dropna(subset="batch_seconds")
+
+
+def fine_tunings(folder: Path) -> pd.DataFrame:
+    """One row a (batch, seed, share of the labels, decoder): batch_seconds (none: from scratch), minutes, decoder, error (per cent), unit.
+
+    Where the test split has a part `clean`, that part, as in the published table.
+    """
+    table = pd.read_csv(folder / "metrics.csv")
+    table = table.join(table.metric.str.extract(TUNED)).dropna(subset="minutes")
+    table = table[table.part.eq("_clean") | ~table.part.eq("_clean").any()]
+    batch = table.cell.str.extract(f"^{BATCH.pattern}$")["batch_seconds"].astype(float)
+    table = table[batch.notna() | table.cell.isin(SCRATCH)]
+    decoder = np.where(table.lm.isna(), "greedy", "n-gram")
+    return table.assign(
+        batch_seconds=batch, minutes=table.minutes.astype(float), decoder=decoder, error=100 * table.value, unit=table.unit.str.upper()
+    )[["batch_seconds", "seed", "minutes", "decoder", "error", "unit"]]
+
+
+def published_fine_tunings() -> pd.DataFrame:
+    """The paper's first version in the columns of `fine_tunings`."""
+    table = published("batch_size_wer_final", scratch=True).query("version == 'v1'")
+    table["minutes"] = table.label_hours.map(lambda hours: float(60 * Fraction(hours)))
+    kinds = {"test_clean_greedy": "greedy", "test_clean_4gram": "n-gram"}
+    long = table.melt(["batch_seconds", "minutes"], list(kinds), "decoder", "error")
+    return long.replace({"decoder": kinds}).assign(unit="WER on test-clean")
 
 
 def draw_against_batch(folder: Path, metrics: dict[str, str]) -> Figure:
@@ -54,6 +82,29 @@ def draw_against_batch(folder: Path, metrics: dict[str, str]) -> Figure:
     sns.lineplot(paper, x="batch_seconds", y="test_clean_greedy", hue="label_hours", ax=axes[-1], marker="o")
     axes[-1].legend(title="hours of labels", fontsize="small")
     _log(axes[-1], "batch_seconds", "WER on test-clean, %", "published, 400,000 updates")
+    return _done(figure)
+
+
+def draw_labels(folder: Path) -> Figure:
+    """Errors after fine-tuning against the batch, a colour for each share of the labels; dotted: from scratch, read greedily."""
+    figure, axes = _panels(2, width=5.2)
+    for axis, title, table in zip(axes, ["ours", "published"], [fine_tunings(folder), published_fine_tunings()], strict=True):
+        if table.empty:
+            axis.text(0.5, 0.5, "this profile fine-tunes nothing", transform=axis.transAxes, ha="center")
+            axis.set_axis_off()
+            continue
+        table["labels"] = table.minutes.map(lambda minutes: f"{minutes:g} min" if minutes < 60 else f"{minutes / 60:g} h")
+        shares = list(dict.fromkeys(table.sort_values("minutes").labels))
+        colours = dict(zip(shares, sns.color_palette("viridis", len(shares)), strict=True))
+        style = {"hue": "labels", "hue_order": shares, "palette": colours, "style": "decoder", "style_order": ["greedy", "n-gram"]}
+        drawn = table.dropna(subset="batch_seconds")
+        sns.lineplot(drawn, x="batch_seconds", y="error", ax=axis, markers=True, errorbar=("sd", 1), **style)
+        for labels, level in table[table.batch_seconds.isna() & table.decoder.eq("greedy")].groupby("labels").error.mean().items():
+            axis.axhline(level, color=colours[labels], linestyle=":", linewidth=1)
+        axis.set_yscale("log")
+        _log(axis, "batch_seconds", f"{table.unit.iloc[0]}, %", title)
+        _plain_ticks(axis.yaxis, *axis.get_ylim())
+        axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     return _done(figure)
 
 
