@@ -1,6 +1,7 @@
 # `make help` lists what there is. Everything runs from .venv, which `make setup` builds from requirements.lock.
 SHELL := /bin/sh
 PROFILE ?= quick
+JOBS ?= 1
 BIN := $(CURDIR)/.venv/bin
 UV := .uv/bin/uv
 SYNC := --python .venv/bin/python --require-hashes requirements.lock
@@ -32,8 +33,9 @@ install:
 	@$(UV) pip install --quiet --python .venv/bin/python --no-deps --offline --editable .
 	@cat $(LOCKS) | cksum > .venv/built-from
 
-repro: setup ## the pipeline on PROFILE (quick); FORCE=1 overwrites a params.yaml edited by hand
+repro: setup ## the pipeline on PROFILE (quick), JOBS=N stages at a time; FORCE=1 overwrites a params.yaml edited by hand
 	@python -m sslrepro.pipeline.profile write $(PROFILE) $(if $(FORCE),--force)
+	@test "$(JOBS)" = 1 || python -m sslrepro.pipeline.jobs $(PROFILE) $(JOBS)
 	@dvc repro
 	@python -m sslrepro.pipeline.profile where
 
