@@ -17,8 +17,9 @@ from sslrepro.pipeline.profile import expand
 
 PAPER = expand("paper")
 CELLS = {f"{study}/{cell}": settings for study, block in PAPER.studies.items() for cell, settings in block.cells.items()}
-# cells that differ in batch and rate alone are one model
-MODELS = {settings_hash(s.model) + settings_hash(s.objective): name for name, s in reversed(CELLS.items())}
+# cells that differ in batch and rate alone are one model; one without an objective makes no update
+TRAINED = {name: s for name, s in CELLS.items() if s.objective.name != "none"}
+MODELS = {settings_hash(s.model) + settings_hash(s.objective): name for name, s in reversed(TRAINED.items())}
 PUBLISHED_MILLIONS = {"batch_size/b87.5": 95.0, "budget/hubert-slim": 20.0}
 
 
