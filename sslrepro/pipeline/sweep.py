@@ -95,9 +95,9 @@ def run(profile: Profile, study: str, cell: str, should_stop: Callable[[], bool]
 
 
 def ensure_cells(profile: Profile, study: str) -> None:
-    """Run those cells of a study that are not there, for a notebook opened by hand. In the pipeline they are there already."""
-    for cell, settings in profile.studies[study].cells.items():
-        if not all((cell_dir(profile.profile, study, cell) / str(seed) / "metrics.json").exists() for seed in settings.seeds):
+    """Run those cells of a study that are not there or were made otherwise, for a notebook opened by hand. The pipeline has run them."""
+    for cell in profile.studies[study].cells:
+        if not is_finished(profile, study, cell):
             run(profile, study, cell)
 
 
