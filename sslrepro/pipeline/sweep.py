@@ -146,7 +146,9 @@ def _corpus_is_current(profile: Profile) -> bool:
     if not path.exists():
         return False
     info = json.loads(path.read_text(encoding="utf-8"))
-    return info.get("source") != "embedded" or info.get("settings") == profile.data.corpus.model_dump(mode="json")
+    if profile.data.root is None:
+        return info.get("settings") == profile.data.corpus.model_dump(mode="json")
+    return info.get("source") == str(Path(profile.data.root).expanduser().absolute())
 
 
 def _targets_are_current(profile: Profile, name: str) -> bool:
