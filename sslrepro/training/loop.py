@@ -26,7 +26,7 @@ from sslrepro.objectives.base import Objective, Totals, numbers
 from sslrepro.training import checkpoint
 from sslrepro.training.gradients import Step, gradient_dispersion, update_gradients
 from sslrepro.training.meter import Budget, Health, Progress
-from sslrepro.training.ranks import decided, fabric_for
+from sslrepro.training.ranks import decided, fabric_for, gathered, shared_out
 from sslrepro.training.schedule import learning_rate
 
 LOGS = 100  # training metrics are logged about so many times a run
@@ -45,7 +45,7 @@ class State:
     hours_seen: float = 0.0
     padded_hours: float = 0.0  # with padding
     seconds: float = 0.0  # wall time in training, over all sittings
-    since_log: dict[str, Any] = field(default_factory=dict)
+    since_log: dict[str, list] = field(default_factory=dict)  # training metrics not yet logged: sums by rank
     history: list[tuple[int, float, str, float]] = field(default_factory=list)
     status: str = "running"
     evidence: dict[str, Any] = field(default_factory=dict)
@@ -84,7 +84,7 @@ def train(
     began, saved = time.monotonic() - state.seconds, time.monotonic()
 
     def save() -> None:
-        state.seconds = time.monotonic() - began
+        state.seconds, state.since_log = time.monotonic() - began, gathered(fabric, sums)
         if fabric.is_global_zero:
             checkpoint.save(
                 folder / "checkpoints", state.update, objective.state_dict(), optimizer.state_dict(), asdict(state), t.keep_checkpoints
@@ -101,7 +101,7 @@ def train(
 
     if state.update == 0 and t.dispersion_batches:
         state.snapshots["0"] = dispersion(0.0)
-    sums: dict[str, Tensor] = {}
+    sums = shared_out(fabric, state.since_log)
     while state.status == "running" and state.used < budget.amount * (1 - 1e-9):
         batches = [next(loader) for _ in range(data.per_rank)]
         pieces = data.plan.update(state.update)
@@ -145,13 +145,13 @@ def train(
             state.status = "completed"
         if state.status != "running":
             save()
-        elif not sums:  # after a log: what a checkpoint holds is whole, and the ranks may agree without waiting for a device
-            stop = decided(fabric, should_stop())
-            if stop or decided(fabric, time.monotonic() - saved > t.checkpoint_seconds):
+        else:
+            stop = should_stop()
+            if decided(fabric, stop or time.monotonic() - saved > t.checkpoint_seconds):
                 save()
                 saved = time.monotonic()
-            if stop:
-                raise Interrupted(f"stopped at update {state.update}; the same command resumes there")
+                if decided(fabric, stop):
+                    raise Interrupted(f"stopped at update {state.update}; the same command resumes there")
     return state
 
 

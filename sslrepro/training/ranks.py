@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor
 
 from sslrepro.config import CellSettings
 
@@ -50,6 +51,19 @@ def decided(fabric: Fabric, wish: bool) -> bool:
         return wish
     vote = torch.tensor(float(wish and fabric.is_global_zero), device=fabric.device)
     return bool(fabric.all_reduce(vote, reduce_op="sum"))
+
+
+def gathered(fabric: Fabric, sums: dict[str, Tensor]) -> dict[str, list]:
+    """Each rank's own sums, for a checkpoint: name -> one entry a rank."""
+    return {name: fabric.all_gather(value).reshape(fabric.world_size, *value.shape).tolist() for name, value in sums.items()}
+
+
+def shared_out(fabric: Fabric, rows: dict[str, list]) -> dict[str, Tensor]:
+    """Back from a checkpoint, to each rank its own; where their number is another, the first takes all."""
+    held = {name: torch.tensor(row, device=fabric.device) for name, row in rows.items()}
+    if all(len(row) == fabric.world_size for row in held.values()):
+        return {name: row[fabric.global_rank] for name, row in held.items()}
+    return {name: row.sum(0) for name, row in held.items()} if fabric.is_global_zero else {}
 
 
 def wait_for(path: Path) -> None:

@@ -17,7 +17,7 @@ from sslrepro.data.corpus import Corpus
 from sslrepro.data.targets import Targets, build_targets
 from sslrepro.draws import key64
 from sslrepro.paths import targets_dir
-from sslrepro.training import checkpoint
+from sslrepro.training import checkpoint, loop
 from sslrepro.training.loop import Interrupted, train
 from sslrepro.training.meter import Progress
 
@@ -92,6 +92,19 @@ def test_stopping_and_resuming_changes_nothing(objective, changes, project, make
         run(corpus_dir, settings, tmp_path / "stopped", lambda: next(asked, True), targets=targets)
     last, state = run(corpus_dir, settings, tmp_path / "stopped", targets=targets)
     assert same(last, wanted)
+    assert state.history == reference.history
+
+
+def test_stopping_between_two_logs_loses_no_metric(tiny_corpus_dir, make_cell, tmp_path, monkeypatch):
+    """A log every five updates, a stop at the seventh: what was summed since the fifth is in the checkpoint."""
+    monkeypatch.setattr(loop, "LOGS", 5)
+    _, reference = run(tiny_corpus_dir, make_cell(), tmp_path / "whole")
+    assert [row[0] for row in reference.history if row[2] == "train.loss"] == [5, 10, 15, 20, 24]
+    asked = iter([False] * 6 + [True])
+    with pytest.raises(Interrupted, match="update 7;"):
+        run(tiny_corpus_dir, make_cell(), tmp_path / "stopped", lambda: next(asked, True))
+    assert checkpoint.load_latest(tmp_path / "stopped" / "checkpoints")[2]["since_log"]["masked"][0] > 0
+    _, state = run(tiny_corpus_dir, make_cell(), tmp_path / "stopped")
     assert state.history == reference.history
 
 

@@ -27,6 +27,7 @@ from sslrepro.draws import key64
 from sslrepro.errors import UserError
 from sslrepro.paths import targets_dir
 from sslrepro.pipeline.profile import text
+from sslrepro.training import loop
 from sslrepro.training.cell import run_cell
 from sslrepro.training.loop import train
 from sslrepro.training.meter import Progress
@@ -137,13 +138,15 @@ def test_processes_are_the_bigger_batch(kind, project, tiny_corpus_dir, make_cel
             assert theirs == state and same(copy, last), "validation and health are those of the first rank"
 
 
-def test_a_rank_that_is_killed_leaves_no_trace(tiny_corpus_dir, make_cell, tmp_path):
-    """The agent starts all ranks again, and they go on from the checkpoint to the same bits."""
+def test_a_rank_that_is_killed_leaves_no_trace(tiny_corpus_dir, make_cell, tmp_path, monkeypatch):
+    """The agent starts all ranks again, and they go on from the checkpoint, between two logs, to the same bits."""
+    monkeypatch.setattr(loop, "LOGS", 2)
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # else the second sitting may read addresses of the first (torch 2.11)
     settings = make_cell(training=FOUR)
     one_host(2, lambda: train_one(tiny_corpus_dir, tmp_path / "whole", settings))
     one_host(2, lambda: train_one(tiny_corpus_dir, tmp_path / "killed", settings, dies_at=6), restarts=1)
     first = json.loads((tmp_path / "killed" / "seen-1-1.json").read_text())[0][0]
-    assert 0 < first <= 6, "the second sitting goes on from the checkpoint"
+    assert first == 6, "the second sitting goes on from the checkpoint"
     state, last = read(tmp_path / "killed")
     wanted, weights = read(tmp_path / "whole")
     assert state == wanted and same(last, weights)
