@@ -14,7 +14,7 @@ export WANDB_ERROR_REPORTING := false
 # another project's environment must not be mixed in
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX
 
-.PHONY: help setup install repro test test-interop lint report bench lock
+.PHONY: help setup install repro test test-interop lint report lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -48,14 +48,11 @@ test-interop: setup ## a SUPERB task by S3PRL itself, in an environment of its o
 	@OMP_NUM_THREADS=1 python -m pytest tests/interop/superb.py
 
 lint: setup ## ruff, and no outputs in notebooks
-	@ruff check . && ruff format --check . && nbstripout --verify notebooks/*.ipynb
+	@ruff check . && ruff format --check . && nbstripout --verify --keep-id notebooks/*.ipynb
 
 report: setup ## the pages of the last run again: report/index.html
 	@dvc repro --single-item report
 	@python -m sslrepro.pipeline.profile where
-
-bench: setup ## speed beside the libraries people use
-	@python -m benchmarks
 
 lock: setup ## resolve pyproject.toml again into requirements.lock and environment.yml
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --group dev \

@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sslrepro.errors import UserError
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _distinct(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"a value occurs twice in {values}")
+    return values
 
 
 class Settings(BaseModel):
@@ -294,7 +300,7 @@ class LanguageModelSettings(Settings):
 
 
 class FineTuneSettings(Settings):
-    """CTC fine-tuning of the whole encoder with shares of the labels (facts C.2; fairseq's recipes). The front end stays frozen."""
+    """CTC fine-tuning of the whole encoder with shares of the labels (the batch-size paper's recipe). The front end stays frozen."""
 
     shares: list[LabelShare] = []  # one fine-tuning each
     symbols: Literal["phones", "characters"] = "characters"
@@ -338,7 +344,7 @@ class CellSettings(Settings):
     """One setting of a study's grid, with all its seeds. `input` is what the stage reads: the corpus, a set of targets, or a run."""
 
     input: str = ""
-    seeds: list[int] = [0]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
     data: CellData = CellData()
     model: ModelSettings = ModelSettings()
     objective: ObjectiveSettings = ContrastiveSettings()
@@ -396,7 +402,7 @@ def parse(kind: type[T], values: Any, where: str) -> T:
         lines = [f"{where}: {error.error_count()} setting(s) are wrong"]
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"]) or "(top)"
-            got = "" if item["type"] in ("missing", "extra_forbidden") else f", got {item['input']!r}"
+            got = "" if item["type"] in ("missing", "extra_forbidden", "value_error") else f", got {item['input']!r}"
             if item["type"] == "extra_forbidden":
                 lines.append(f"  {key}: no such setting")
             else:

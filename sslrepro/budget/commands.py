@@ -39,7 +39,7 @@ def plan_command(flops: float | None, gpu: str | None, hours: float | None, as_j
         return 0
     print(f"budget     {plan.flops:.3g} training FLOPs")
     if gpu is not None:
-        print(f"           {hours:g} h of {gpu} at {UTILISATION:.0%} of its peak, an assumption: `make bench` measures it")
+        print(f"           {hours:g} h of {gpu} at {UTILISATION:.0%} of its peak, which is an assumption")
     print(f"size       {plan.size / 1e6:.3g} M parameters [{plan.low / 1e6:.3g}, {plan.high / 1e6:.3g}]; nearest: {plan.model}")
     print(f"audio      {plan.audio_hours:,.4g} hours seen, repeats included")
     print(f"batch      {plan.batch_seconds:g} s of audio, {plan.updates:,} updates")

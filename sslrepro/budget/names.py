@@ -58,7 +58,7 @@ def _prediction_heads(frames: int, width: int, heads: int) -> Part:
 
 
 def transformer(layers: int, width: int, ffn: int, heads: int, **changes) -> ModelSettings:
-    """wav2vec 2.0's composition: seven convolutions, convolutional position, post-norm Transformer (facts A.2, F.1)."""
+    """wav2vec 2.0's composition: seven convolutions, convolutional position, post-norm Transformer (fairseq's base configuration)."""
     return ModelSettings(encoder=EncoderSettings(layers=layers, width=width, ffn=ffn, heads=heads), **changes)
 
 
@@ -70,7 +70,7 @@ WAV2VEC2_LARGE = ContrastiveSettings(quantizer=QuantizerSettings(dim=768), final
 MELHUBERT = MaskedPredictionSettings(mask=MaskSettings(share=0.7, length=5), classes=512, head="linear")
 SUMMARY_MIXING = ContrastiveSettings(quantizer=QuantizerSettings(temperature_end=0.25), feature_weight=0.0)
 
-# layers, width, feed-forward, heads: the compute-budget paper's family (facts A.2)
+# layers, width, feed-forward, heads: the compute-budget paper's family (its authors' fairseq configurations)
 SHAPES = {
     "slim-30": (4, 192, 320, 4),
     "slim-50": (5, 320, 768, 8),

@@ -25,7 +25,7 @@ GPUS = {
     "h100": 989e12,
     "h200": 989e12,
 }
-UTILISATION = 0.3  # share of the peak that training reaches: an assumption; `make bench` measures it
+UTILISATION = 0.3  # share of the peak that training reaches: an assumption
 # Batch-size paper (arXiv 2402.13723): at equal hours seen batches from 150 s to 40 min end alike; it ran 50,000 to 400,000 updates
 BATCH_SECONDS = (150.0, 2400.0)
 UPDATES = (50_000, 400_000)

@@ -13,7 +13,7 @@ PAPER_SECONDS = 15.625  # the compute-budget paper's crop, 250,000 samples: the 
 def equal_compute_updates(reference_updates: float, reference_macs: float, macs: float) -> int:
     """How many updates a model of `macs` gets for what `reference_updates` cost the reference, batches being equal.
 
-    This is how the compute-budget paper's update counts come out (facts A.2): forward MACs of one 15.625-second utterance, front end and
+    This is how the compute-budget paper's update counts come out: forward MACs of one 15.625-second utterance, front end and
     quadratic attention included.
     """
     return round(reference_updates * reference_macs / macs)

@@ -44,7 +44,7 @@ def mask_spans(settings: MaskSettings, frames: int, generator: np.random.Generat
 def negative_samples(masked: int, count: int, rule: str, generator: np.random.Generator) -> np.ndarray:
     """For each of the masked frames, `count` of the masked frames of the same utterance: (masked, count), uniform with replacement.
 
-    `fairseq` never draws the frame itself; `batch_size_paper` may, and the loss then drops it (facts: collisions set to -inf).
+    `fairseq` never draws the frame itself; `batch_size_paper` may, and the loss then drops it (collisions set to -inf, as nanow2v2 does).
     """
     if masked < 2:
         return np.zeros((masked, count), dtype=np.int64)

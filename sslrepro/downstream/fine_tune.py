@@ -1,4 +1,4 @@
-"""CTC fine-tuning of an encoder with a share of the labels (wav2vec 2.0, section 3.3; facts C.2).
+"""CTC fine-tuning of an encoder with a share of the labels (wav2vec 2.0, section 3.3; the batch-size paper's recipe).
 
 The front end stays frozen; the encoder learns after the first `freeze` share of the updates; spans of time are masked as in pre-training;
 the last weights are scored. With random initial weights this is the from-scratch baseline.

@@ -186,10 +186,14 @@ def draw_rules(folder: Path) -> Figure:
 def equal_hours(folder: Path, metric: str) -> pd.DataFrame:
     """Mean of the metric where several batches have seen the same hours (within 1 %), and the relative spread there."""
     means = checkpoints(folder).query("share > 0").groupby(["batch_seconds", "share"])[[metric, "hours_seen"]].mean().reset_index()
-    means["hours"] = means.hours_seen.map(lambda h: f"{h:.2g}")
+    means = means.sort_values("hours_seen")
+    means["hours"] = (means.hours_seen.pct_change().fillna(1.0) > 0.01).cumsum()  # a new group where the next is over 1 % away
+    hours = means.groupby("hours").hours_seen.mean()
     table = means.pivot_table(index="hours", columns="batch_seconds", values=metric)
-    table = table[table.notna().sum(axis=1) > 1].sort_index(key=lambda index: index.astype(float))
-    table["relative spread"] = (table.max(axis=1) - table.min(axis=1)) / table.mean(axis=1)
+    table = table[table.notna().sum(axis=1) > 1]
+    spread = (table.max(axis=1) - table.min(axis=1)) / table.mean(axis=1)
+    table = table.rename(columns=lambda batch: f"{batch:g}").assign(**{"relative spread": spread})
+    table.index = [f"{hours[group]:.3g}" for group in table.index]
     return table.rename_axis(columns="batch, seconds", index="hours seen")
 
 

@@ -21,6 +21,7 @@ from sslrepro.config import CellSettings, Profile, settings_hash
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.targets import Targets
 from sslrepro.downstream import Scores, score
+from sslrepro.downstream.registry import find_task
 from sslrepro.draws import key64
 from sslrepro.errors import UserError
 from sslrepro.paths import cell_dir, corpus_dir, targets_dir, work_dir
@@ -43,6 +44,7 @@ def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], 
     """
     settings = find_cell(profile, study, cell)
     corpus = Corpus(corpus_dir(profile.profile))
+    _check(settings, corpus)
     work, final = work_dir(profile.profile, study, cell), cell_dir(profile.profile, study, cell)
     identity = {"settings": settings_hash(settings), "code": code_hash(), "corpus": settings_hash(profile.data)}
     fabric = fabric_for(settings)
@@ -65,6 +67,16 @@ def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], 
     if failed:
         raise CellFailed(f"{study}/{cell}: " + "; ".join(failed))
     return final
+
+
+def _check(settings: CellSettings, corpus: Corpus) -> None:
+    """What would only be found after the training is found before it."""
+    for task in settings.downstream.tasks:
+        find_task(task)
+    if settings.objective.name != "none" and corpus.split("valid").empty:
+        raise UserError(
+            f"{corpus.folder}: the corpus has no validation utterances; give it a dev-* folder, or more files or speakers to hold out"
+        )
 
 
 def find_cell(profile: Profile, study: str, cell: str) -> CellSettings:

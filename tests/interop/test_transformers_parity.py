@@ -121,7 +121,7 @@ def test_hidden_states_and_gradients(case: str, dtype: torch.dtype) -> None:
     assert checked == len(parameters)
 
 
-SEW_SIZES = {  # facts D.2; the convolutional extractor is the class's default, WFE-C with 64 channels
+SEW_SIZES = {  # scripts/pt-sew.sh of the SEW repository; the convolutional extractor is the class's default, WFE-C with 64 channels
     "tiny": ({"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048}, 12),
     "small": ({"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}, 12),
     "mid": ({"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}, 24),

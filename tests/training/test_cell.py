@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -135,3 +136,24 @@ def test_a_floor_is_scored_as_initialised(project, make_cell, make_profile):
     folder = run_cell(make_profile(floor=floor), "trial", "floor")
     metrics = json.loads((folder / "0" / "metrics.json").read_text())
     assert metrics["cost.updates"] == 0 and 0 < metrics["phone.accuracy"] < 1
+
+
+def test_what_would_only_be_found_after_the_training_is_found_before(project, make_cell, make_profile, tiny_corpus_dir, tmp_path):
+    with pytest.raises(UserError, match=r"phon.*phone"):
+        run_cell(make_profile(a=make_cell(downstream={"tasks": ["phon"]})), "trial", "a")
+    alone = tmp_path / "alone"
+    shutil.copytree(tiny_corpus_dir, alone)
+    manifest = (alone / "manifest.tsv").read_text()
+    (alone / "manifest.tsv").write_text(manifest.replace("\tvalid\t", "\ttrain\t"))
+    place = project / "artifacts" / "tiny" / "corpus"
+    place.unlink()
+    place.symlink_to(alone)
+    with pytest.raises(UserError, match="no validation utterances"):
+        run_cell(make_profile(a=make_cell()), "trial", "a")
+    assert not work_dir("tiny", "trial", "a").exists()
+
+
+@pytest.mark.parametrize("seeds", [[], [0, 0], [-1]])
+def test_seeds_that_cannot_be(make_cell, seeds):
+    with pytest.raises(UserError, match="seeds"):
+        make_cell(seeds=seeds)
