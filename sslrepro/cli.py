@@ -127,6 +127,8 @@ def _cell(options: argparse.Namespace) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     from sslrepro.pipeline import profile, sweep
 
+    if options.minutes <= 0:
+        raise UserError(f"sweep --minutes {options.minutes:g}: give a time above 0")
     swept = sweep.sweep(profile.load(options.profile), options.study, options.minutes)
     if options.json:
         print(json.dumps(asdict(swept), indent=1))
@@ -144,8 +146,10 @@ def _verify(options: argparse.Namespace) -> int:
         from sslrepro.claims.published import main as published
 
         return published(options.json)
+    from sslrepro.pipeline.profile import expand
     from sslrepro.pipeline.scores import show_scoreboard
 
+    expand(options.profile)  # an unknown name is refused here
     return show_scoreboard(options.profile, options.json)
 
 

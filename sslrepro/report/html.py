@@ -85,7 +85,11 @@ def _write(profile: str, executed: Path, out: Path) -> None:
 def _body(path: Path) -> str:
     """An executed notebook as the body of a page."""
     exporter = HTMLExporter(template_name="basic")
-    body, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4))
+    notebook = nbformat.read(path, as_version=4)
+    tags = [set(cell.metadata.get("tags", [])) for cell in notebook.cells]
+    if any("injected-parameters" in own for own in tags):  # the defaults that they replace would read as what was run
+        notebook.cells = [cell for cell, own in zip(notebook.cells, tags, strict=True) if "parameters" not in own]
+    body, _ = exporter.from_notebook_node(notebook)
     return f'<div class="notebook">{body}</div>'
 
 

@@ -27,6 +27,8 @@ def test_help_imports_nothing_heavy():
         (["cell", "budget", "nothing", "--profile", "tiny"], "no cell 'nothing' in study budget of profile tiny; it has: masked"),
         (["cell", "bugdet", "masked", "--profile", "tiny"], "no study 'bugdet'"),
         (["sweep", "survey", "--profile", "tiny", "--minutes", "1"], "'survey' has no cells"),
+        (["sweep", "budget", "--profile", "tiny", "--minutes", "-1"], "--minutes -1"),
+        (["verify", "--profile", "huge"], "no profile 'huge'"),
         (["plan", "--profile", "huge"], "no profile 'huge'"),
         (["plan", "--gpu", "H200"], "--hours"),
         (["data", "prepare", "--profile", "tiny", "--targets", "mel"], "no targets 'mel'"),
