@@ -130,11 +130,12 @@ def train(
             progress.update(state.update, budget.updates, state.hours_seen, metrics["loss"], time.monotonic() - began)
         marks = [mark for mark in t.snapshots if _crossed(before, state.used, budget.amount, [mark])]
         if not problem and (done or marks or _crossed(before, state.used, budget.amount, _steps(t.valid_every))):
+            part = None if done or marks else t.valid_seconds
             with fabric.autocast():
-                metrics, rows = validate(objective, corpus, targets, settings, shapes, None if done or marks else t.valid_seconds)
+                metrics, rows = validate(objective, corpus, targets, settings, shapes, part)
             if done or marks:
                 metrics |= dispersion(state.used / budget.amount)
-            state.log(metrics, "valid")
+            state.log(metrics, "valid" if part is None else "valid_part")  # a part of the split is another curve
             state.snapshots |= {f"{mark:g}": metrics for mark in marks}
             state.valid = {str(row): list(values) for row, values in rows.items()}
             for mark in marks if fabric.is_global_zero else []:
