@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import signal
 import time
@@ -52,13 +51,12 @@ def test_twenty_kills_leave_no_trace(tiny_corpus_dir, make_cell, tmp_path):
         child = context.Process(target=run, args=(tiny_corpus_dir, settings, folder, lambda: False, 0.15))
         child.start()
         time.sleep(generator.uniform(0.05, 1.2))
-        if not child.is_alive():  # it got through before we struck: begin anew
-            child.join()
+        child.kill()
+        child.join()
+        if child.exitcode == 0:  # it got through before we struck: begin anew
             for path in sorted(folder.rglob("*"), reverse=True):
                 path.unlink() if path.is_file() else path.rmdir()
             continue
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
         assert child.exitcode == -signal.SIGKILL
         kills += 1
         found = checkpoint.load_latest(folder / "checkpoints")
