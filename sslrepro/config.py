@@ -341,9 +341,17 @@ class DownstreamSettings(Settings):
 
 
 class CellSettings(Settings):
-    """One setting of a study's grid, with all its seeds. `input` is what the stage reads: the corpus, a set of targets, or a run."""
+    """One setting of a study's grid, with all its seeds.
+
+    `start` is another cell of the same profile ("study/cell"), whose upstream of the same seed this one begins with; without an objective
+    it is scored as it stands. An objective may name a `teacher` likewise. What the stage reads follows from these and is filled in:
+    `input` (the corpus, or a set of targets), `start_input` and `teacher_input` (a cell's runs; the corpus where there is none).
+    """
 
     input: str = ""
+    start_input: str = ""
+    teacher_input: str = ""
+    start: str | None = None
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
     data: CellData = CellData()
     model: ModelSettings = ModelSettings()

@@ -24,6 +24,7 @@ from sslrepro.errors import UserError
 from sslrepro.paths import root
 from sslrepro.pipeline import plan, profile
 from sslrepro.pipeline.machine import fingerprint
+from sslrepro.training.cell import others_of
 
 GRACE = 20.0  # seconds between asking jobs to stop and killing them
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -53,7 +54,9 @@ def jobs_of(experiment: Profile) -> list[Job]:
         stages = [f"{study}@{cell}" for cell in experiment.studies[study].cells]
         for stage, cell in zip(stages, experiment.studies[study].cells.values(), strict=True):
             named = getattr(cell.objective, "targets", None)
-            jobs.append(Job(stage, ("sources", "corpus", *([f"targets@{named}"] if named else [])), seconds[stage]))
+            needs = ["sources", "corpus"] + ([f"targets@{named}"] if named else [])
+            needs += [other.replace("/", "@") for other in others_of(cell)]
+            jobs.append(Job(stage, tuple(needs), seconds[stage]))
         jobs.append(Job(f"study@{study}", tuple(stages)))
     return jobs
 

@@ -139,18 +139,22 @@ def _with_inputs(profile: Profile, where: str) -> Profile:
     for study, block in profile.studies.items():
         cells = {}
         for key, cell in block.cells.items():
-            cells[key] = cell.model_copy(update={"input": _input(profile, cell, f"{where}: studies.{study}.cells.{key}")})
+            cells[key] = cell.model_copy(update=_inputs(profile, cell, f"{where}: studies.{study}.cells.{key}"))
         studies[study] = block.model_copy(update={"cells": cells})
     return profile.model_copy(update={"targets": targets, "studies": studies, "with_cells": [s for s in studies if studies[s].cells]})
 
 
-def _input(profile: Profile, cell: CellSettings, where: str) -> str:
-    named = getattr(cell.objective, "targets", None)
-    if named is None:
-        return _relative(corpus_dir(profile.profile))
-    if named not in profile.targets:
+def _inputs(profile: Profile, cell: CellSettings, where: str) -> dict[str, str]:
+    """What the cell's stage reads; the corpus, which every stage reads, stands where there is nothing else."""
+    corpus = _relative(corpus_dir(profile.profile))
+    named, teacher = getattr(cell.objective, "targets", None), getattr(cell.objective, "teacher", None)
+    if named is not None and named not in profile.targets:
         raise UserError(f"{where}.objective.targets: no targets {named!r}; the profile has: {', '.join(profile.targets) or 'none'}")
-    return _relative(targets_dir(profile.profile, named))
+    return {
+        "input": corpus if named is None else _relative(targets_dir(profile.profile, named)),
+        "start_input": corpus if cell.start is None else _run(profile, cell.start, f"{where}.start"),
+        "teacher_input": corpus if teacher is None else _run(profile, teacher, f"{where}.objective.teacher"),
+    }
 
 
 def _run(profile: Profile, named: str, where: str) -> str:

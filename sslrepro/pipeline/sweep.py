@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock  # torch needs it too
 
-from sslrepro.config import Profile, settings_hash
+from sslrepro.config import Profile
 from sslrepro.errors import UserError
 from sslrepro.paths import cell_dir, corpus_dir, root, targets_dir, work_dir
 from sslrepro.pipeline.profile import position
@@ -68,10 +68,10 @@ def sweep(profile: Profile, study: str, minutes: float) -> Swept:
 
 def is_finished(profile: Profile, study: str, cell: str) -> bool:
     """Whether `runs/` holds this cell with exactly these settings and this code, every seed completed."""
-    from sslrepro.training.identity import code_hash
+    from sslrepro.training.cell import identity_of
 
     settings = profile.studies[study].cells[cell]
-    wanted = {"settings": settings_hash(settings), "code": code_hash(), "corpus": settings_hash(profile.data)}
+    wanted = identity_of(profile, settings)
     for seed in settings.seeds:
         folder = cell_dir(profile.profile, study, cell) / str(seed)
         if not (folder / "metrics.json").exists():
@@ -102,8 +102,14 @@ def ensure_cells(profile: Profile, study: str) -> None:
 
 
 def prepare(profile: Profile, study: str, cell: str) -> None:
-    """Make the corpus and the targets that a cell reads, where they are missing or stale. DVC has made them already."""
-    named = getattr(profile.studies[study].cells[cell].objective, "targets", None)
+    """Make the corpus and the targets that a cell reads and run the cells that it needs, where they are missing or stale; DVC has."""
+    from sslrepro.training.cell import others_of
+
+    settings = profile.studies[study].cells[cell]
+    for other in others_of(settings):
+        if not is_finished(profile, *other.split("/", 1)):
+            run(profile, *other.split("/", 1))
+    named = getattr(settings.objective, "targets", None)
     with _alone(corpus_dir(profile.profile)):
         if not _corpus_is_current(profile):
             make_corpus(profile)

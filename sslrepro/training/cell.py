@@ -24,11 +24,13 @@ from sslrepro.downstream import Scores, score
 from sslrepro.downstream.registry import find_task
 from sslrepro.draws import key64
 from sslrepro.errors import UserError
+from sslrepro.models.upstream import Upstream
 from sslrepro.paths import cell_dir, corpus_dir, targets_dir, work_dir
 from sslrepro.training.identity import code_hash, commit, machine
 from sslrepro.training.loop import State, snapshot_name, train
 from sslrepro.training.meter import Progress
 from sslrepro.training.ranks import decided, fabric_for, rank, wait_for
+from sslrepro.training.runs import begin_with, spent_flops
 
 
 class CellFailed(Exception):
@@ -46,7 +48,7 @@ def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], 
     corpus = Corpus(corpus_dir(profile.profile))
     _check(settings, corpus)
     work, final = work_dir(profile.profile, study, cell), cell_dir(profile.profile, study, cell)
-    identity = {"settings": settings_hash(settings), "code": code_hash(), "corpus": settings_hash(profile.data)}
+    identity = identity_of(profile, settings)
     fabric = fabric_for(settings)
     failed = []
     for number, seed in enumerate(settings.seeds):
@@ -79,6 +81,18 @@ def _check(settings: CellSettings, corpus: Corpus) -> None:
         )
 
 
+def others_of(settings: CellSettings) -> list[str]:
+    """The cells ("study/cell") whose finished runs this one needs."""
+    return [other for other in (settings.start, getattr(settings.objective, "teacher", None)) if other]
+
+
+def identity_of(profile: Profile, settings: CellSettings) -> dict[str, str]:
+    """What makes a run this run: settings, code, corpus, and the settings of the cells that it needs."""
+    identity = {"settings": settings_hash(settings), "code": code_hash(), "corpus": settings_hash(profile.data)}
+    others = [settings_hash(find_cell(profile, *other.split("/", 1))) for other in others_of(settings)]
+    return identity | ({"others": " ".join(others)} if others else {})
+
+
 def find_cell(profile: Profile, study: str, cell: str) -> CellSettings:
     """The settings of a cell; a name that does not exist is an error that lists those that do."""
     if study not in profile.studies:
@@ -108,6 +122,8 @@ def _run_seed(
     began = time.monotonic()
     torch.manual_seed(key64(seed, "init"))
     module = objectives.build(settings)
+    if settings.start is not None:
+        begin_with(module if isinstance(module, Upstream) else module.upstream, _other(profile, settings.start, seed))
     progress = Progress(label, None)
     if settings.objective.name == "none":
         upstream, state = module, State(status="completed")
@@ -120,7 +136,7 @@ def _run_seed(
         wait_for(folder / "metrics.json")
         return
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, folder / "model.safetensors")
-    metrics = _pretrain_metrics(state) | _cost_metrics(profile, settings, state)
+    metrics = _pretrain_metrics(state) | _cost_metrics(profile, settings, seed, state)
     scores = Scores.empty()
     if state.status == "completed":
         scores = _validation_rows(corpus, state)
@@ -162,7 +178,16 @@ def _pretrain_metrics(state: State) -> dict[str, float]:
     }
 
 
-def _cost_metrics(profile: Profile, settings: CellSettings, state: State) -> dict[str, float]:
+def _other(profile: Profile, named: str, seed: int) -> Path:
+    """The run of the same seed of another cell; of its only seed where it has one."""
+    study, _, cell = named.partition("/")
+    seeds = find_cell(profile, study, cell).seeds
+    if seed not in seeds and len(seeds) > 1:
+        raise UserError(f"{named} has no seed {seed}; it has: {', '.join(map(str, seeds))}")
+    return cell_dir(profile.profile, study, cell) / str(seed if seed in seeds else seeds[0])
+
+
+def _cost_metrics(profile: Profile, settings: CellSettings, seed: int, state: State) -> dict[str, float]:
     cost = cell_cost(settings, settings.training.max_seconds)
     costs = {
         "params": cost.params,
@@ -174,8 +199,10 @@ def _cost_metrics(profile: Profile, settings: CellSettings, state: State) -> dic
         "seconds": state.seconds,
     }
     named = getattr(settings.objective, "targets", None)
-    if named:
-        costs["setup_flops"] = Targets(targets_dir(profile.profile, named)).info["setup_flops"]
+    before = [spent_flops(_other(profile, other, seed)) for other in others_of(settings)]
+    before += [Targets(targets_dir(profile.profile, named)).info["setup_flops"]] if named else []
+    if before:
+        costs["setup_flops"] = sum(before)
     return {f"cost.{name}": float(value) for name, value in costs.items()}
 
 

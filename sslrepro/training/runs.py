@@ -23,16 +23,20 @@ COUNTED_SECONDS = 15.625  # utterances of this length stand for the audio that a
 
 def load_run(folder: Path) -> tuple[CellSettings, Objective]:
     """Settings and trained module of `runs/<profile>/<study>/<cell>/<seed>`, in evaluation mode."""
-    described = folder / "settings.json"
-    if not described.exists():
-        raise UserError(f"{folder}: not a finished run (no settings.json); a run is runs/<profile>/<study>/<cell>/<seed>")
-    settings = parse(CellSettings, json.loads(described.read_text())["cell"], str(described))
+    settings = _settings(folder)
     weights = folder / "model.safetensors"
     if not weights.exists():
         raise UserError(f"{weights}: no such file; fetch it from the pipeline's cache (dvc pull) or train the cell again")
     module = objectives.build(settings)
     module.load_state_dict(load_file(weights))
     return settings, module.eval()
+
+
+def _settings(folder: Path) -> CellSettings:
+    described = folder / "settings.json"
+    if not described.exists():
+        raise UserError(f"{folder}: not a finished run (no settings.json); a run is runs/<profile>/<study>/<cell>/<seed>")
+    return parse(CellSettings, json.loads(described.read_text())["cell"], str(described))
 
 
 def load_upstream(folder: Path) -> Upstream:
@@ -56,6 +60,21 @@ def hidden_features(profile: Profile, target: TargetSettings) -> tuple[Callable[
         output = upstream(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
         return output.hidden_states[target.layer][0].numpy()
 
-    metrics = json.loads((run / "metrics.json").read_text())
+    return features, round(16_000 / upstream.frame_rate), settings, spent_flops(run)
+
+
+def spent_flops(folder: Path) -> float:
+    """FLOPs that a finished run took: its training and what had been spent before it (labels, teachers, earlier iterations)."""
+    settings, metrics = _settings(folder), json.loads((folder / "metrics.json").read_text())
     trained = metrics["cost.hours_seen"] * 3600 / COUNTED_SECONDS * cell_cost(settings, COUNTED_SECONDS).train_flops
-    return features, round(16_000 / upstream.frame_rate), settings, trained + metrics.get("cost.setup_flops", 0.0)
+    return trained + metrics.get("cost.setup_flops", 0.0)
+
+
+def begin_with(upstream: Upstream, folder: Path) -> None:
+    """Give an upstream the weights of a finished run's. Raises UserError naming the first weights that do not fit."""
+    weights = load_upstream(folder).state_dict()
+    own = upstream.state_dict()
+    differ = sorted(set(weights) ^ set(own)) + sorted(n for n in set(weights) & set(own) if weights[n].shape != own[n].shape)
+    if differ:
+        raise UserError(f"{folder}: its upstream is not of this cell's shape: {len(differ)} weights differ, the first is {differ[0]}")
+    upstream.load_state_dict(weights)

@@ -68,6 +68,8 @@ def test_inputs_are_what_the_stage_reads(shelf):
     profile = profiles.expand("mine")
     assert profile.studies["batch_size"].cells["b16"].input == "artifacts/mine/corpus"
     assert profile.studies["budget"].cells["masked"].input == "artifacts/mine/targets/mfcc"
+    started = profile.studies["batch_size"].cells["b32"]
+    assert (started.start_input, started.teacher_input) == ("artifacts/mine/corpus", "artifacts/mine/corpus")
     assert profile.targets["mfcc"].input == "artifacts/mine/corpus"
     assert profile.targets["second"].input == "runs/mine/budget/masked"
     assert profile.with_cells == ["batch_size", "budget"] and profile.studies["survey"].cells == {}
@@ -95,6 +97,7 @@ def test_another_kind_inherits_nothing():
         ),
         ("targets: {t: {source: hidden, cell: budget/b}}", "targets.t.cell: no cell 'budget/b'"),
         ("targets: {t: {source: hidden}}", "targets.t"),
+        ("studies: {budget: {cells: {a: {start: budget/b}}}}", "budget.cells.a.start: no cell 'budget/b'"),
         ("studies: {budget: []}", "expected keys and values"),
         ("data: {root: [", "not valid YAML"),
     ],

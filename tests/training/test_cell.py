@@ -16,7 +16,7 @@ from sslrepro.paths import cell_dir, targets_dir, work_dir
 from sslrepro.training import cell as cells
 from sslrepro.training.cell import CellFailed, run_cell
 from sslrepro.training.loop import Interrupted
-from sslrepro.training.runs import load_run
+from sslrepro.training.runs import load_run, load_upstream, spent_flops
 
 torch.set_num_threads(1)
 
@@ -157,3 +157,21 @@ def test_what_would_only_be_found_after_the_training_is_found_before(project, ma
 def test_seeds_that_cannot_be(make_cell, seeds):
     with pytest.raises(UserError, match="seeds"):
         make_cell(seeds=seeds)
+
+
+def test_a_cell_begins_with_the_weights_of_another(project, make_cell, make_profile):
+    """Scored as it stands without an objective; its cost is the other's; another shape is refused by the name of a weight."""
+    profile = make_profile(
+        first=make_cell(seeds=[3]),
+        same=make_cell("none", start="trial/first"),
+        on=make_cell(start="trial/first", seeds=[3], training={"learning_rate": 1e-12, "budget": {"unit": "updates", "amount": 1.0}}),
+        wider=make_cell("none", start="trial/first", model={"encoder": {"ffn": 128}}),
+    )
+    first = load_upstream(run_cell(profile, "trial", "first") / "3").state_dict()
+    for cell, seed in (("same", "0"), ("on", "3")):  # seed 0 of `same` takes the only seed there is
+        folder = run_cell(profile, "trial", cell) / seed
+        for name, value in load_upstream(folder).state_dict().items():
+            torch.testing.assert_close(value, first[name], rtol=0, atol=1e-9)
+        assert json.loads((folder / "metrics.json").read_text())["cost.setup_flops"] == spent_flops(folder.parents[1] / "first" / "3") > 0
+    with pytest.raises(UserError, match=r"not of this cell's shape: .* the first is encoder"):
+        run_cell(profile, "trial", "wider")
