@@ -138,7 +138,7 @@ def inspect_audio(path: Path) -> list[str]:
             try:
                 block = file.read(_BLOCK, dtype="float32", always_2d=True)
             except soundfile.SoundFileError as error:
-                raise BadAudio(f"truncated or damaged (after {total} of {file.frames} samples: {_said(error)})") from None
+                raise BadAudio(f"truncated or damaged (the header promises {file.frames} samples: {_said(error)})") from None
             if not len(block):
                 break
             if not np.isfinite(block).all():

@@ -89,4 +89,6 @@ def _git() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "not a repository"
     branch, *changes = run.stdout.splitlines()
-    return f"{branch.removeprefix('## ')}, {len(changes)} file(s) changed"
+    named = subprocess.run(["git", "config", "user.email"], cwd=root(), capture_output=True).returncode == 0
+    identity = "" if named else "; no user.name and user.email, which `dvc exp run` needs: git config --global user.email …"
+    return f"{branch.removeprefix('## ')}, {len(changes)} file(s) changed{identity}"
