@@ -340,17 +340,43 @@ class DownstreamSettings(Settings):
         return self.model_copy(update={"fine_tune": self.fine_tune.model_copy(update={"shares": shares})})
 
 
+class MeasureSettings(Settings):
+    """What a cell times on the machine that runs it (training.measure). Each list holds lengths; with several, a metric's name ends in its
+    length: `cost.update_seconds_20`. Every seed of the cell is one independent repeat of the whole measurement."""
+
+    inference: list[PositiveFloat] = []  # seconds of audio: the whole model's forward
+    encoder: list[PositiveFloat] = []  # seconds of audio: the context encoder's forward alone
+    update: list[PositiveFloat] = []  # seconds of audio: forward, backward and optimizer, and the memory they take
+    mixer: list[Positive] = []  # frames: forward and backward of one layer's mixer alone
+    batch: Positive = 1  # utterances of each length, side by side
+    threads: Positive = 1  # of the processor
+    warmup: Positive = 2
+    repeats: Positive = 5  # the median of so many; all lengths take turns
+
+    @model_validator(mode="after")
+    def _something(self) -> MeasureSettings:
+        lists = {name: getattr(self, name) for name in ("inference", "encoder", "update", "mixer")}
+        if not any(lists.values()):
+            raise ValueError(f"nothing to measure: give lengths to {', '.join(lists)}")
+        for name, lengths in lists.items():
+            if len(set(lengths)) < len(lengths):
+                raise ValueError(f"{name}: a length occurs twice in {lengths}")
+        return self
+
+
 class CellSettings(Settings):
     """One setting of a study's grid, with all its seeds.
 
     `start` is another cell of the same profile ("study/cell"), whose upstream of the same seed this one begins with; without an objective
     it is scored as it stands. An objective may name a `teacher` likewise. What the stage reads follows from these and is filled in:
-    `input` (the corpus, or a set of targets), `start_input` and `teacher_input` (a cell's runs; the corpus where there is none).
+    `input` (the corpus, or a set of targets), `start_input` and `teacher_input` (a cell's runs; the corpus where there is none),
+    `measure_input` (for a cell that measures, the file that names the machine: another's numbers are never taken for this one's).
     """
 
     input: str = ""
     start_input: str = ""
     teacher_input: str = ""
+    measure_input: str = ""
     start: str | None = None
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
     data: CellData = CellData()
@@ -358,6 +384,13 @@ class CellSettings(Settings):
     objective: ObjectiveSettings = ContrastiveSettings()
     training: TrainingSettings = TrainingSettings()
     downstream: DownstreamSettings = DownstreamSettings()
+    measure: MeasureSettings | None = None
+
+    @model_validator(mode="after")
+    def _measurable(self) -> CellSettings:
+        if self.measure and self.model.encoder is None and (self.measure.encoder or self.measure.update or self.measure.mixer):
+            raise ValueError("measure: model.encoder is null: of a front end alone only `inference` can be measured")
+        return self
 
 
 class TargetSettings(Settings):

@@ -21,14 +21,17 @@ def fingerprint() -> dict[str, str | int | list[str]]:
     return {"cpu": _cpu(), "cores": os.cpu_count() or 1, "gpus": _gpus(), "system": platform.system(), "torch": _torch()}
 
 
+def path() -> Path:
+    return root() / "artifacts" / "machine.json"
+
+
 def write() -> Path:
     """`artifacts/machine.json`, touched only when the machine is another."""
-    path = root() / "artifacts" / "machine.json"
-    text = json.dumps(fingerprint(), indent=1, sort_keys=True) + "\n"
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return path
+    file, text = path(), json.dumps(fingerprint(), indent=1, sort_keys=True) + "\n"
+    if not file.exists() or file.read_text(encoding="utf-8") != text:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return file
 
 
 def _cpu() -> str:

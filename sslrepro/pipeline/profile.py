@@ -154,6 +154,7 @@ def _inputs(profile: Profile, cell: CellSettings, where: str) -> dict[str, str]:
         "input": corpus if named is None else _relative(targets_dir(profile.profile, named)),
         "start_input": corpus if cell.start is None else _run(profile, cell.start, f"{where}.start"),
         "teacher_input": corpus if teacher is None else _run(profile, teacher, f"{where}.objective.teacher"),
+        "measure_input": corpus if cell.measure is None else _relative(machine.path()),
     }
 
 

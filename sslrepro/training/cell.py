@@ -26,8 +26,10 @@ from sslrepro.draws import key64
 from sslrepro.errors import UserError
 from sslrepro.models.upstream import Upstream
 from sslrepro.paths import cell_dir, corpus_dir, targets_dir, work_dir
+from sslrepro.pipeline.machine import fingerprint
 from sslrepro.training.identity import code_hash, commit, machine
 from sslrepro.training.loop import State, snapshot_name, train
+from sslrepro.training.measure import measured
 from sslrepro.training.meter import Progress
 from sslrepro.training.ranks import decided, fabric_for, rank, wait_for
 from sslrepro.training.runs import begin_with, spent_flops
@@ -87,9 +89,11 @@ def others_of(settings: CellSettings) -> list[str]:
 
 
 def identity_of(profile: Profile, settings: CellSettings) -> dict[str, str]:
-    """What makes a run this run: settings, code, corpus, and the settings of the cells that it needs."""
+    """What makes a run this run: settings, code, corpus, the settings of the cells that it needs, and the machine that it measures."""
     identity = {"settings": settings_hash(settings), "code": code_hash(), "corpus": settings_hash(profile.data)}
     others = [settings_hash(find_cell(profile, *other.split("/", 1))) for other in others_of(settings)]
+    if settings.measure is not None:
+        identity["machine"] = json.dumps(fingerprint(), sort_keys=True)
     return identity | ({"others": " ".join(others)} if others else {})
 
 
@@ -152,6 +156,9 @@ def _run_seed(
             progress.say(f"{task} was not scored: {reason}")
         for note in dict.fromkeys(scores.notes):
             progress.say(note)
+        if settings.measure is not None:
+            progress.say("measuring time and memory")
+            metrics |= measured(module, settings, seed)
     else:
         (folder / "evidence.json").write_text(json.dumps({"status": state.status, **state.evidence}, indent=1, default=str))
     scores.write(folder)

@@ -27,7 +27,9 @@ CELLS = """
 targets: {mfcc: {clusters: 10}, second: {source: hidden, cell: budget/masked, layer: 1}}
 base: {training: {batch_seconds: 32.0, budget: {unit: updates, amount: 10}}, model: {front_end: {kind: logmel, mels: 40}}}
 studies:
-  batch_size: {base: {training: {learning_rate: 1.0e-4}}, cells: {b16: {training: {batch_seconds: 16.0}}, b32: {}}}
+  batch_size:
+    base: {training: {learning_rate: 1.0e-4}}
+    cells: {b16: {training: {batch_seconds: 16.0}}, b32: {}, timed: {measure: {mixer: [50]}}}
   budget: {cells: {masked: {objective: {name: masked_prediction}}, later: {objective: {name: masked_prediction, targets: second}}}}
 """
 
@@ -70,6 +72,8 @@ def test_inputs_are_what_the_stage_reads(shelf):
     assert profile.studies["budget"].cells["masked"].input == "artifacts/mine/targets/mfcc"
     started = profile.studies["batch_size"].cells["b32"]
     assert (started.start_input, started.teacher_input) == ("artifacts/mine/corpus", "artifacts/mine/corpus")
+    assert started.measure_input == "artifacts/mine/corpus"
+    assert profile.studies["batch_size"].cells["timed"].measure_input == "artifacts/machine.json"
     assert profile.targets["mfcc"].input == "artifacts/mine/corpus"
     assert profile.targets["second"].input == "runs/mine/budget/masked"
     assert profile.with_cells == ["batch_size", "budget"] and profile.studies["survey"].cells == {}
@@ -154,4 +158,4 @@ def test_what_runs_is_params_yaml_where_it_holds_the_profile(shelf):
 def test_place_among_all_cells(shelf):
     shelf(CELLS)
     profile = profiles.expand("mine")
-    assert [profiles.position(profile, *cell) for cell in (("batch_size", "b16"), ("budget", "later"))] == ["1/4", "4/4"]
+    assert [profiles.position(profile, *cell) for cell in (("batch_size", "b16"), ("budget", "later"))] == ["1/5", "5/5"]

@@ -1,0 +1,102 @@
+"""Measuring cells: which metrics they give, that they time what they say, and that measuring changes nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import torch
+
+from sslrepro import objectives
+from sslrepro.budget.memory import weight_memory
+from sslrepro.errors import UserError
+from sslrepro.models.mixers import MIXERS, SelfAttention
+from sslrepro.pipeline import machine
+from sslrepro.pipeline.sweep import is_finished
+from sslrepro.training import cell as cells
+from sslrepro.training import measure
+from sslrepro.training.cell import run_cell
+
+torch.set_num_threads(1)
+QUICK = {"warmup": 1, "repeats": 1}
+
+
+def module_of(settings):
+    torch.manual_seed(0)
+    return objectives.build(settings)
+
+
+def test_one_length_has_the_plain_name_and_several_carry_theirs(make_cell):
+    one = make_cell(measure={**QUICK, "inference": [1.0], "encoder": [1.0], "mixer": [50], "update": [1.0]})
+    names = {"inference_seconds", "encoder_seconds", "mixer_seconds", "update_seconds", "peak_bytes"}
+    assert set(measure.measured(module_of(one), one, 0)) == {f"cost.{name}" for name in names}
+    two = make_cell(measure={**QUICK, "mixer": [50, 100], "update": [1.0, 2.5]})
+    wanted = {"mixer_seconds_50", "mixer_seconds_100", "update_seconds_1", "update_seconds_2.5", "peak_bytes_1", "peak_bytes_2.5"}
+    assert set(measure.measured(module_of(two), two, 0)) == {f"cost.{name}" for name in wanted}
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "masked_prediction", "none"])
+def test_an_update_is_measured_for_every_objective_and_the_module_stays_as_it_was(make_cell, kind):
+    settings = make_cell(kind, measure={**QUICK, "update": [1.0, 2.0], "batch": 2})
+    module = module_of(settings)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    found = measure.measured(module, settings, 0)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert all(p.grad is None for p in module.parameters())
+    weights = sum(weight_memory(sum(p.numel() for p in module.parameters())))
+    short, long = (found[f"cost.peak_bytes_{s}"] for s in (1, 2))
+    assert long > short > (0.9 * weights if kind != "none" else 0)  # CTC adds a head and freezes the front end
+    assert 1.5 < (long - weights) / (short - weights) < 4.5  # activations; attention and negatives have squares
+
+
+def test_what_is_timed_is_what_the_name_says(make_cell, monkeypatch):
+    """A mixer that sleeps shows once in its own time and once a layer in the model's."""
+    settings = make_cell(measure={**QUICK, "inference": [1.0], "encoder": [1.0], "mixer": [30]})
+
+    class Slow(SelfAttention):
+        def forward(self, x, padding):
+            time.sleep(0.05)
+            return super().forward(x, padding)
+
+    plain = measure.measured(module_of(settings), settings, 0)
+    monkeypatch.setitem(MIXERS, "attention", Slow)
+    slowed = measure.measured(module_of(settings), settings, 0)
+    added = {name: slowed[name] - plain[name] for name in plain}  # two layers
+    assert added["cost.mixer_seconds"] == pytest.approx(0.05, abs=0.03)
+    assert added["cost.encoder_seconds"] == pytest.approx(0.1, abs=0.04)
+    assert added["cost.inference_seconds"] == pytest.approx(0.1, abs=0.04)
+
+
+def test_a_median_of_turns(monkeypatch):
+    """Lengths take turns, and an outlier does not show."""
+    order = []
+    times = {"a": iter([1, 1, 5, 90, 7]), "b": iter([2, 2, 3, 3, 3])}
+    wanted = measure.MeasureSettings(mixer=[1, 2], warmup=2, repeats=3)
+    timer = measure._Clock(wanted, torch.device("cpu"), half=False)
+    monkeypatch.setattr(measure._Clock, "_seconds", lambda self, call, runs: (order.append(call()), next(times[call()]))[1])
+    found = timer.medians("x", {1: lambda: "a", 2: lambda: "b"})
+    assert found == {"x_1": 7, "x_2": 3} and order == ["a", "a", "b", "b"] + ["a", "b"] * 3
+
+
+def test_a_cell_may_only_measure_and_is_run_again_on_another_machine(project, make_cell, make_profile, monkeypatch):
+    profile = make_profile(a=make_cell("none", seeds=[0, 1], measure={**QUICK, "inference": [1.0]}))
+    folder = run_cell(profile, "trial", "a")
+    for seed in ("0", "1"):
+        assert json.loads((folder / seed / "metrics.json").read_text())["cost.inference_seconds"] > 0
+    assert is_finished(profile, "trial", "a")
+    monkeypatch.setattr(cells, "fingerprint", lambda: machine.fingerprint() | {"cpu": "another"})
+    assert not is_finished(profile, "trial", "a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"measure": {}}, "nothing to measure"),
+        ({"measure": {"mixer": [50, 50]}}, "mixer: a length occurs twice"),
+        ({"measure": {"update": [1.0]}, "model": {"encoder": None}}, "only `inference`"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_anything_runs(make_cell, changes, said):
+    with pytest.raises(UserError, match=said):
+        make_cell("none", **changes)
