@@ -191,13 +191,29 @@ class MaskedPredictionSettings(Settings):
     dropout_features: Share = 0.1
 
 
+class DistillationSettings(Settings):
+    """A student of a frozen teacher, which is another cell of the profile (see objectives.distillation)."""
+
+    name: Literal["distillation"] = "distillation"
+    teacher: str  # study/cell
+    teacher_model: ModelSettings | None = None  # of that cell; filled in by the profile
+    layers: Annotated[list[Positive], Field(min_length=1)] = [4, 8, 12]  # of the teacher, that are predicted
+    heads: Literal["output", "layers"] = "output"  # all from the student's output, or each from the layer at its relative depth
+    initialise: Literal["teacher", "random"] = "teacher"  # teacher: the student's weights are the teacher's of the same name
+    normalise: bool = True  # the teacher's states to zero mean and unit variance over their channels; DistilHuBERT: as they are
+    cosine_weight: Annotated[float, Field(ge=0)] = 1.0
+    mask: MaskSettings = MaskSettings(share=0.0)  # share 0: nothing is masked, and the loss is over all frames
+
+
 class NoObjective(Settings):
     """Nothing is learned: a floor, scored as it was initialised."""
 
     name: Literal["none"] = "none"
 
 
-ObjectiveSettings = Annotated[ContrastiveSettings | MaskedPredictionSettings | NoObjective, Field(discriminator="name")]
+ObjectiveSettings = Annotated[
+    ContrastiveSettings | MaskedPredictionSettings | DistillationSettings | NoObjective, Field(discriminator="name")
+]
 
 
 # ---------------------------------------------------------------- training

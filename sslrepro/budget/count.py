@@ -88,6 +88,9 @@ def count(model: ModelSettings, objective: ObjectiveSettings, samples: int, mask
         components |= encoder(model.encoder, frames)
     masked = masked_frames(objective, frames) if masked is None else masked
     components |= heads(objective, masked, width, channels, _quantizer_needs_grad(model, objective, trained))
+    teacher = getattr(objective, "teacher_model", None)
+    if teacher is not None:
+        components["teacher"] = Part(training=count(teacher, NoObjective(), samples).macs)  # its forward alone
     return Cost(samples, frames, masked, components, trained=not isinstance(objective, NoObjective))
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from sslrepro.budget.masked import expected_masked
 from sslrepro.budget.ops import Part, linear, product
-from sslrepro.config import ContrastiveSettings, MaskedPredictionSettings, ObjectiveSettings
+from sslrepro.config import ContrastiveSettings, DistillationSettings, MaskedPredictionSettings, ObjectiveSettings
+from sslrepro.errors import UserError
 
 Parts = dict[str, Part]
 
 
 def masked_frames(settings: ObjectiveSettings, frames: int) -> int:
-    """The expected number of masked frames, rounded: what a cost from settings alone uses."""
+    """The expected number of masked frames, rounded: what a cost from settings alone uses; all frames where the heads read them all."""
+    if isinstance(settings, DistillationSettings) and settings.mask.share == 0:
+        return frames
     mask = getattr(settings, "mask", None)
     return 0 if mask is None else round(expected_masked(mask, frames))
 
@@ -21,6 +24,8 @@ def heads(settings: ObjectiveSettings, masked: int, width: int, channels: int, f
         return _contrastive(settings, masked, width, channels, features_need_grad)
     if isinstance(settings, MaskedPredictionSettings):
         return _masked_prediction(settings, masked, width)
+    if isinstance(settings, DistillationSettings):
+        return _distillation(settings, masked, width)
     return {}
 
 
@@ -41,3 +46,13 @@ def _masked_prediction(s: MaskedPredictionSettings, masked: int, width: int) -> 
     if s.head == "linear":
         return {"heads": linear(masked, width, s.classes)}
     return {"heads": linear(masked, width, s.final_dim) + linear(masked, s.final_dim, s.classes, bias=False)}
+
+
+def _distillation(s: DistillationSettings, frames: int, width: int) -> Parts:
+    """DistilHuBERT: one linear to all heads side by side, one linear a head to the teacher's width; or one linear a layer."""
+    if s.teacher_model is None or s.teacher_model.encoder is None:
+        raise UserError("objective.teacher: its settings come from the profile that names its cell; count a cell of a profile")
+    n, dim = len(s.layers), s.teacher_model.encoder.width
+    if s.heads == "layers":
+        return {"heads": n * linear(frames, width, dim)}
+    return {"heads": linear(frames, width, n * width) + linear(frames, n * width, n * dim, blocks=n)}

@@ -6,9 +6,10 @@ from sslrepro.config import CellSettings
 from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Objective
 from sslrepro.objectives.contrastive import Contrastive
+from sslrepro.objectives.distillation import Distillation
 from sslrepro.objectives.masked_prediction import MaskedPrediction
 
-OBJECTIVES = {"contrastive": Contrastive, "masked_prediction": MaskedPrediction}
+OBJECTIVES = {"contrastive": Contrastive, "masked_prediction": MaskedPrediction, "distillation": Distillation}
 
 
 def build(settings: CellSettings) -> Objective | Upstream:

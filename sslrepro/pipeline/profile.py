@@ -144,13 +144,20 @@ def _with_inputs(profile: Profile, where: str) -> Profile:
     return profile.model_copy(update={"targets": targets, "studies": studies, "with_cells": [s for s in studies if studies[s].cells]})
 
 
-def _inputs(profile: Profile, cell: CellSettings, where: str) -> dict[str, str]:
-    """What the cell's stage reads; the corpus, which every stage reads, stands where there is nothing else."""
+def _inputs(profile: Profile, cell: CellSettings, where: str) -> dict[str, Any]:
+    """What the cell's stage reads; the corpus, which every stage reads, stands where there is nothing else. And a teacher's settings,
+    which its student's cost depends on."""
     corpus = _relative(corpus_dir(profile.profile))
     named, teacher = getattr(cell.objective, "targets", None), getattr(cell.objective, "teacher", None)
     if named is not None and named not in profile.targets:
         raise UserError(f"{where}.objective.targets: no targets {named!r}; the profile has: {', '.join(profile.targets) or 'none'}")
-    return {
+    inputs: dict[str, Any] = {}
+    if hasattr(cell.objective, "teacher_model"):
+        _run(profile, teacher, f"{where}.objective.teacher")
+        study, _, other = teacher.partition("/")
+        model = profile.studies[study].cells[other].model
+        inputs["objective"] = cell.objective.model_copy(update={"teacher_model": model})
+    return inputs | {
         "input": corpus if named is None else _relative(targets_dir(profile.profile, named)),
         "start_input": corpus if cell.start is None else _run(profile, cell.start, f"{where}.start"),
         "teacher_input": corpus if teacher is None else _run(profile, teacher, f"{where}.objective.teacher"),

@@ -32,7 +32,7 @@ from sslrepro.training.loop import State, snapshot_name, train
 from sslrepro.training.measure import measured
 from sslrepro.training.meter import Progress
 from sslrepro.training.ranks import decided, fabric_for, rank, wait_for
-from sslrepro.training.runs import begin_with, spent_flops
+from sslrepro.training.runs import begin_with, load_upstream, spent_flops
 
 
 class CellFailed(Exception):
@@ -128,6 +128,8 @@ def _run_seed(
     module = objectives.build(settings)
     if settings.start is not None:
         begin_with(module if isinstance(module, Upstream) else module.upstream, _other(profile, settings.start, seed))
+    if hasattr(module, "begin"):
+        module.begin(load_upstream(_other(profile, settings.objective.teacher, seed)), fresh=settings.start is None)
     progress = Progress(label, None)
     if settings.objective.name == "none":
         upstream, state = module, State(status="completed")
@@ -222,7 +224,8 @@ def _validation_rows(corpus: Corpus, state: State) -> Scores:
     rows["speaker"] = corpus.utterances.loc[rows.index, "speaker"].to_numpy()
     sums = rows.groupby("speaker")[["nats", "correct", "masked"]].sum()
     speakers = [("pretrain.valid_loss", s, r.nats, r.masked) for s, r in sums.iterrows()]
-    speakers += [("pretrain.valid_accuracy", s, r.masked - r.correct, r.masked) for s, r in sums.iterrows()]
+    if any(name == "valid.accuracy" for _, _, name, _ in state.history):
+        speakers += [("pretrain.valid_accuracy", s, r.masked - r.correct, r.masked) for s, r in sums.iterrows()]
     return Scores(metrics={}, speakers=speakers, trials=[], unavailable={})
 
 
