@@ -29,10 +29,18 @@ def code_hash(parts: tuple[str, ...] = CELL_CODE) -> str:
 
 
 def commit() -> str:
-    """The commit, with `+` when the tree was changed; `unknown` outside a repository."""
+    """The commit, with `+` when the tree was changed; `unknown` outside a repository.
+
+    params.yaml and dvc.lock are written by every run of the pipeline: what they hold is in the run's own settings.
+    """
     try:
         name = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=root(), capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=root(), capture_output=True, text=True)
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!params.yaml", ":!dvc.lock"],
+            cwd=root(),
+            capture_output=True,
+            text=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return name.stdout.strip() + ("+" if dirty.stdout.strip() else "")
