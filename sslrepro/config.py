@@ -7,9 +7,10 @@ the chosen profile written out in full (`sslrepro.pipeline.profile`).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -87,11 +88,61 @@ class PositionSettings(Settings):
     layers: Positive = 1
 
 
-class CompressionSettings(Settings):
-    """Sequence compression. `fixed`: SEW's squeeze by one factor. Sampled factors come with the stochastic study."""
+class Factors(NamedTuple):
+    """By how much sequences are shortened: the encoder's input, and inside each layer the queries, and the keys and values."""
 
-    kind: Literal["none", "fixed"] = "none"
+    squeeze: int = 1
+    query: int = 1
+    key_value: int = 1
+
+    def __str__(self) -> str:
+        return f"s{self.squeeze}-q{self.query}-k{self.key_value}"
+
+
+FactorSet = Annotated[list[Positive], Field(min_length=1), AfterValidator(_distinct)]
+
+
+class CompressionSettings(Settings):
+    """Sequence compression. `fixed`: SEW's squeeze by one factor. `stochastic`: one set of weights for every factor of the sets.
+
+    `squeeze`, `query`, `key_value` are what the model runs at; a `sampled` one trains at factors drawn anew for each update. The paper's
+    sets are in no source that we could read: these are ours.
+    """
+
+    kind: Literal["none", "fixed", "stochastic"] = "none"
     squeeze: Positive = 1
+    query: Positive = 1
+    key_value: Positive = 1
+    sampled: bool = True
+    squeeze_factors: FactorSet = [1, 2, 3, 4]
+    query_factors: FactorSet = [1, 2]
+    key_value_factors: FactorSet = [1, 2, 4]
+
+    @model_validator(mode="after")
+    def _possible(self) -> CompressionSettings:
+        for name, value in self.factors._asdict().items():
+            allowed = {"none": [1], "fixed": [value if name == "squeeze" else 1]}.get(self.kind, getattr(self, f"{name}_factors"))
+            if value not in allowed:
+                raise ValueError(f"{name} {value} is not possible with kind {self.kind!r}: only {', '.join(map(str, allowed))}")
+        return self
+
+    @property
+    def factors(self) -> Factors:
+        """What the model runs at."""
+        return Factors(self.squeeze, self.query, self.key_value)
+
+    @property
+    def choices(self) -> list[Factors]:
+        """Every combination that the model can run at; one where nothing can be chosen."""
+        if self.kind != "stochastic":
+            return [self.factors]
+        sets = itertools.product(self.squeeze_factors, self.query_factors, self.key_value_factors)
+        return [Factors(*factors) for factors in sets]
+
+    @property
+    def trained(self) -> list[Factors]:
+        """The combinations that training draws from."""
+        return self.choices if self.sampled else [self.factors]
 
 
 class EncoderSettings(Settings):
@@ -119,6 +170,10 @@ class EncoderSettings(Settings):
             raise ValueError(f"width {self.width} does not divide by heads {self.heads}")
         return self
 
+    def at(self, factors: Factors) -> EncoderSettings:
+        """The same encoder, running at these factors."""
+        return self.model_copy(update={"compression": self.compression.model_copy(update=factors._asdict())})
+
 
 class ModelSettings(Settings):
     """The upstream: front end, projection, context encoder. `encoder: null` is the front end alone (the log-mel floor)."""
@@ -131,6 +186,10 @@ class ModelSettings(Settings):
     feature_grad_mult: Share = 0.1  # gradient into the front end, scaled
     mask_embedding: Literal["learned", "zero"] = "learned"
     padding: Literal["exact", "peer"] = "exact"  # exact: no padding frame touches anything; peer: as transformers, leak included
+
+    def at(self, factors: Factors) -> ModelSettings:
+        """The same model, running at these factors."""
+        return self.model_copy(update={"encoder": self.encoder.at(factors)})
 
 
 # ---------------------------------------------------------------- objectives

@@ -49,13 +49,15 @@ def predicted_activations(model: ModelSettings, objective: ObjectiveSettings, sa
     wide = frames * s.width
     normed = FLOAT * frames * (channels + STATISTICS) if model.feature_norm else 0
     parts["projection"] = normed + _mask(wide, model.dropout_input, kernels) + frames
-    parts["position"] = _position(s.position, s.width, frames, s.compression.squeeze)
-    compressed = s.compression.kind == "fixed"
-    inner = max(frames // s.compression.squeeze, 1) if compressed else frames
+    squeeze = s.compression.squeeze
+    parts["position"] = _position(s.position, s.width, frames, squeeze)
+    inner = max(frames // squeeze, 1) if squeeze > 1 else frames
     parts["layers"] = s.layers * LAYERS[s.layout](s, inner, kernels)
     parts["norms"] = _norm(inner, s.width) + FLOAT * inner * s.width + _mask(inner * s.width, s.dropout, kernels)
-    if compressed:
+    if s.compression.kind == "fixed":
         parts["compression"] = 2 * FLOAT * wide
+    elif squeeze > 1:
+        parts["compression"] = FLOAT * inner * s.width  # the squeezed frames; repetition and sum keep nothing
     masked = masked_frames(objective, frames)
     parts["heads"] = FLOAT * _heads(objective, masked, s.width, channels)
     return parts
@@ -100,10 +102,11 @@ def _position(s: PositionSettings, width: int, frames: int, squeeze: int) -> int
 
 
 def _attention(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
-    projected = 4 * FLOAT * frames * s.width
+    queries, keys = (-(-frames // factor) for factor in (s.compression.query, s.compression.key_value))
+    projected = 2 * FLOAT * (queries + keys) * s.width + sum(FLOAT * n * s.width for n in (queries, keys) if n < frames)  # and the means
     if kernels.fused:
-        return projected + FLOAT * s.heads * frames
-    weights = s.heads * frames * frames
+        return projected + FLOAT * s.heads * queries
+    weights = s.heads * queries * keys
     dropped = _mask(weights, s.attention_dropout, kernels) + (FLOAT * weights if s.attention_dropout > 0 else 0)
     return projected + FLOAT * weights + dropped
 

@@ -1,7 +1,8 @@
 """Exact cost of a model from its settings alone: parameters, `macs`, `train_flops`, by component, for an utterance of any length.
 
 - `macs`: multiply-accumulates of one forward of the utterance, pre-training heads included.
-- `train_flops`: the same utterance forward and exact backward, 2 FLOPs a MAC, a teacher's forward included.
+- `train_flops`: the same utterance forward and exact backward, 2 FLOPs a MAC, a teacher's forward included. Where training samples its
+  compression, the mean over what it draws from; `macs` are of the factors that the model runs at.
 - `setup_flops`: what was spent before, on labels and earlier iterations (sslrepro.budget.setup).
 
 Element-wise work is left out. What depends on the mask uses the expected number of masked frames. LayerDrop is not subtracted.
@@ -23,13 +24,17 @@ PRETRAINING = ("quantizer", "heads", "negatives", "teacher")  # what a user of t
 
 @dataclass(frozen=True)
 class Cost:
-    """What one utterance costs. components: by name, in the order of the forward; they add up to the totals."""
+    """What one utterance costs. components: by name, in the order of the forward; they add up to the totals.
+
+    sampled: the components at each choice that training draws from, where it draws.
+    """
 
     samples: int
     frames: int
     masked: int
     components: dict[str, Part] = field(default_factory=dict)
     trained: bool = True
+    sampled: tuple[dict[str, Part], ...] = ()
     setup_flops: int = 0
 
     @property
@@ -52,7 +57,11 @@ class Cost:
     @property
     def train_flops(self) -> int:
         """0 where nothing is learned."""
-        return 2 * (self.total.macs + self.total.training) if self.trained else 0
+        return sum(self._train_flops(name) for name in self.components)
+
+    def _train_flops(self, name: str) -> int:
+        parts = [components[name] for components in self.sampled] or [self.components[name]]
+        return round(2 * sum(part.macs + part.training for part in parts) / len(parts)) if self.trained else 0
 
     def as_dict(self) -> dict:
         """Plain numbers: params, macs, train_flops, setup_flops, and the first three for each component."""
@@ -69,7 +78,7 @@ class Cost:
                 name: {
                     "params": part.params,
                     "macs": part.macs,
-                    "train_flops": 2 * (part.macs + part.training) if self.trained else 0,
+                    "train_flops": self._train_flops(name),
                 }
                 for name, part in self.components.items()
             },
@@ -81,17 +90,20 @@ def count(model: ModelSettings, objective: ObjectiveSettings, samples: int, mask
     frames, channels, extractor = front_end(model.front_end, samples)
     trained = has_weights(model.front_end) and model.feature_grad_mult > 0
     components = {"feature_extractor": extractor if trained else extractor.forward_only()}
-    width = channels
+    width, drawn = channels, []
     if model.encoder is not None:
         width = model.encoder.width
         components["projection"] = _projection(model, frames, channels, trained)
         components |= encoder(model.encoder, frames)
+        if model.encoder.compression.kind == "stochastic" and model.encoder.compression.sampled:
+            drawn = [encoder(model.encoder.at(factors), frames) for factors in model.encoder.compression.trained]
     masked = masked_frames(objective, frames) if masked is None else masked
     components |= heads(objective, masked, width, channels, _quantizer_needs_grad(model, objective, trained))
     teacher = getattr(objective, "teacher_model", None)
     if teacher is not None:
         components["teacher"] = Part(training=count(teacher, NoObjective(), samples).macs)  # its forward alone
-    return Cost(samples, frames, masked, components, trained=not isinstance(objective, NoObjective))
+    sampled = tuple(components | parts for parts in drawn)
+    return Cost(samples, frames, masked, components, trained=not isinstance(objective, NoObjective), sampled=sampled)
 
 
 def _projection(model: ModelSettings, frames: int, channels: int, trained: bool) -> Part:

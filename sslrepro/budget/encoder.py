@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sslrepro.budget.ops import Part, conv1d, linear, parameters, product
 from sslrepro.config import EncoderSettings, PositionSettings
@@ -12,9 +13,11 @@ Parts = dict[str, Part]
 
 
 def attention(settings: EncoderSettings, frames: int) -> Part:
-    """Four linears, and the two products of queries, keys and values: T (4 d^2) + 2 T^2 d."""
-    d = settings.width
-    return 4 * linear(frames, d, d) + 2 * product(frames, frames, d)
+    """Four linears, and the two products of queries, keys and values: T (4 d^2) + 2 T^2 d. With pooling, queries and what comes out of them
+    are T / q, keys and values T / k: d^2 (2 T / q + 2 T / k) + 2 (T / q) (T / k) d."""
+    d, pooling = settings.width, settings.compression
+    queries, keys = (-(-frames // factor) for factor in (pooling.query, pooling.key_value))
+    return 2 * linear(queries, d, d) + 2 * linear(keys, d, d) + 2 * product(queries, keys, d)
 
 
 def summary_mixing(settings: EncoderSettings, frames: int) -> Part:
@@ -105,13 +108,23 @@ def position(settings: PositionSettings, width: int, frames: int, stride: int = 
 def encoder(settings: EncoderSettings, frames: int) -> Parts:
     """By component: position, mixer, feed_forward, norms, and what else the layout has. With compression the layers run on the squeezed
     frames, and a linear spreads their output again."""
-    compressed = settings.compression.kind == "fixed"
-    squeeze = settings.compression.squeeze if compressed else 1
-    inner = max(frames // squeeze, 1) if compressed else frames
+    squeeze = settings.compression.squeeze
+    inner = max(frames // squeeze, 1) if squeeze > 1 else frames
     parts = {"position": position(settings.position, settings.width, frames, squeeze)}
     for name, part in LAYERS[settings.layout](settings, inner).items():
         parts[name] = settings.layers * part
     parts["norms"] += norm(settings.width)
-    if compressed:
-        parts["compression"] = linear(inner, settings.width, settings.width * squeeze)
+    if settings.compression.kind != "none":
+        parts["compression"] = upsampling(settings, inner)
     return parts
+
+
+def upsampling(settings: EncoderSettings, inner: int) -> Part:
+    """A linear from a squeezed frame to the frames that it stands for. Stochastic: weights for the largest factor, of which the first are
+    used; none at factor 1."""
+    d, compression = settings.width, settings.compression
+    used = linear(inner, d, d * compression.squeeze)
+    if compression.kind == "fixed":
+        return used
+    held = linear(0, d, d * max(compression.squeeze_factors))
+    return replace(used if compression.squeeze > 1 else Part(), params=held.params)

@@ -144,6 +144,7 @@ def _train(model: CTCModel, corpus: Corpus, data: Labelled, train: np.ndarray, s
             group["lr"] = learning_rate(settings.schedule, settings.learning_rate, (update + 0.5) / updates, updates)
         for parameter in encoder_parameters:
             parameter.requires_grad_(update >= frozen_until)
+        upstream.draw_compression(seed, "fine_tune", update)
         keep = None
         if encoder is not None and encoder.layer_drop:
             keep = numpy_generator(seed, "fine_tune", "layers", update).random(encoder.layers) >= encoder.layer_drop

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslrepro.config import EncoderSettings
+from sslrepro.config import EncoderSettings, Factors
 from sslrepro.errors import UserError
 from sslrepro.models.branchformer import BranchformerLayer, GatedConvMLP
-from sslrepro.models.compression import Upsampling, squeeze
+from sslrepro.models.compression import SharedUpsampling, Upsampling, squeeze
 from sslrepro.models.conformer import ConformerLayer
 from sslrepro.models.layers import TransformerLayer
+from sslrepro.models.mixers import SelfAttention
 from sslrepro.models.padding import Padding
 from sslrepro.models.position import build_position
 
@@ -24,8 +25,8 @@ class Encoder(nn.Module):
     frame rate.
 
     Layer norm on the input (`post`) or on the last output (`pre`). Conformer and Branchformer are of the second kind.
-    `exact` as in `Upstream`. Linears start at a normal of 0.02 with zero bias (BERT, wav2vec 2.0), the rest as its own
-    module says.
+    `exact` as in `Upstream`. `factors` are what it runs at; in training, `drawn` where they were drawn. Linears start
+    at a normal of 0.02 with zero bias (BERT, wav2vec 2.0), the rest as its own module says.
     """
 
     def __init__(self, settings: EncoderSettings, exact: bool):
@@ -34,14 +35,21 @@ class Encoder(nn.Module):
             raise UserError(f"model.encoder.norm: a {settings.layout} has norm 'pre' only, not {settings.norm!r}")
         if settings.layout != "transformer" and settings.conv_kernel % 2 == 0:
             raise UserError(f"model.encoder.conv_kernel: must be odd, so that frames keep their place; got {settings.conv_kernel}")
-        self.exact = exact
+        self.settings, self.exact = settings, exact
         self.pre = settings.norm == "pre"
-        self.factor = settings.compression.squeeze if settings.compression.kind == "fixed" else 1
-        self.position = build_position(settings.position, settings.width, self.factor)
+        compression = settings.compression
+        self.fixed, self.drawn = compression.factors, None
+        self.position = build_position(settings.position, settings.width)
         self.norm = nn.LayerNorm(settings.width)
         self.dropout = nn.Dropout(settings.dropout)
         self.layers = nn.ModuleList(LAYOUTS[settings.layout](settings) for _ in range(settings.layers))
-        self.upsample = Upsampling(settings.width, self.factor) if settings.compression.kind == "fixed" else None
+        self.upsample = None
+        if compression.kind == "fixed":
+            self.upsample = Upsampling(settings.width, compression.squeeze)
+        elif compression.kind == "stochastic":
+            self.upsample = SharedUpsampling(settings.width, max(compression.squeeze_factors))
+        if any(f.query > 1 or f.key_value > 1 for f in compression.choices) and settings.mixer != "attention":
+            raise UserError(f"model.encoder.compression: query and key/value pooling need the mixer 'attention', not {settings.mixer!r}")
         self._initialise()
 
     def _initialise(self) -> None:
@@ -59,9 +67,11 @@ class Encoder(nn.Module):
         width)`.
         """
         x = padding.zero(x)
+        factors = self.factors
+        self._pool(factors)
         inner, seen = padding, padding if self.exact else padding.full()
-        if self.factor > 1:
-            x, inner = self._squeeze(x, padding, seen)
+        if factors.squeeze > 1:
+            x, inner = self._squeeze(x, padding, seen, factors.squeeze)
         elif self.position is not None:
             x = x + self.position(x, seen)
         x = self.dropout(x if self.pre else self.norm(x))
@@ -71,15 +81,27 @@ class Encoder(nn.Module):
             states.append(x)
         if self.pre:
             states[-1] = x = self.norm(x)
-        if self.upsample is not None:
+        if isinstance(self.upsample, Upsampling):
             x = self.upsample(x, seen)
+        elif factors.squeeze > 1:  # at 1 there is nothing to spread: plain wav2vec 2.0
+            x = self.upsample(x, factors.squeeze, seen)
         return states, x
 
-    def _squeeze(self, x: Tensor, padding: Padding, seen: Padding) -> tuple[Tensor, Padding]:
-        if x.shape[1] < self.factor:  # not one whole group: the output will be zero, but attention needs a key
-            x = F.pad(x, (0, 0, 0, self.factor - x.shape[1]))
-            seen = Padding.of(seen.lengths, self.factor, x.device)
-        position = None if self.position is None else self.position(x, seen)
-        x = squeeze(x, position, self.factor)
-        counts = (n // self.factor if self.exact else -(-n // self.factor) for n in padding.lengths)
+    @property
+    def factors(self) -> Factors:
+        """What the next forward runs at."""
+        return self.drawn if self.training and self.drawn is not None else self.fixed
+
+    def _pool(self, factors: Factors) -> None:
+        for layer in self.layers:
+            if isinstance(layer.mixer, SelfAttention):
+                layer.mixer.query_pool, layer.mixer.key_value_pool = factors.query, factors.key_value
+
+    def _squeeze(self, x: Tensor, padding: Padding, seen: Padding, factor: int) -> tuple[Tensor, Padding]:
+        if x.shape[1] < factor:  # not one whole group: the output will be zero, but attention needs a key
+            x = F.pad(x, (0, 0, 0, factor - x.shape[1]))
+            seen = Padding.of(seen.lengths, factor, x.device)
+        position = None if self.position is None else self.position(x, seen, factor)
+        x = squeeze(x, position, factor)
+        counts = (n // factor if self.exact else -(-n // factor) for n in padding.lengths)
         return x, Padding.of([max(1, n) for n in counts], x.shape[1], x.device)

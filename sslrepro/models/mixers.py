@@ -11,17 +11,23 @@ from torch import Tensor, nn
 
 from sslrepro.config import EncoderSettings
 from sslrepro.errors import UserError
+from sslrepro.models.compression import pool
 from sslrepro.models.padding import Padding
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention by torch's scaled dot product; keys on padding are left out. Four linears with bias."""
+    """Multi-head self-attention by torch's scaled dot product; keys on padding are left out. Four linears with bias.
+
+    `query_pool`, `key_value_pool` (stochastic wav2vec 2.0; the form is ours): queries, and keys and values, are of
+    means of so many frames; what a query finds is repeated for its frames. At 1 nothing is pooled.
+    """
 
     def __init__(self, settings: EncoderSettings):
         super().__init__()
         width = settings.width
         self.heads = settings.heads
         self.dropout = settings.attention_dropout
+        self.query_pool = self.key_value_pool = 1
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
@@ -31,11 +37,14 @@ class SelfAttention(nn.Module):
         def split(y: Tensor) -> Tensor:
             return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-        q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
-        mask = None if padding.valid is None else padding.valid[:, None, None, :]
+        queries, _ = pool(x, self.query_pool, padding)
+        keys, seen = pool(x, self.key_value_pool, padding)
+        q, k, v = split(self.q_proj(queries)), split(self.k_proj(keys)), split(self.v_proj(keys))
+        mask = None if seen.valid is None else seen.valid[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.out_proj(y.transpose(1, 2).flatten(2))
+        y = self.out_proj(y.transpose(1, 2).flatten(2))
+        return y if self.query_pool == 1 else y.repeat_interleave(self.query_pool, dim=1)[:, : x.shape[1]]
 
 
 MIXERS: dict[str, type[nn.Module]] = {

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sslrepro.config import ModelSettings
+from sslrepro.config import Factors, ModelSettings
+from sslrepro.draws import Key, numpy_generator
 from sslrepro.errors import UserError
 from sslrepro.models.compression import spread
 from sslrepro.models.encoder import Encoder
@@ -107,7 +108,34 @@ class Upstream(nn.Module):
         x = self._masked_input(normed, mask)
         keep = [True] * len(self.encoder.layers) if layer_keep is None else [bool(k) for k in layer_keep]
         states, output = self.encoder(x, padding, keep)
-        return UpstreamOutput(output, states, features, normed, length_tensor, padding, self.encoder.factor)
+        return UpstreamOutput(output, states, features, normed, length_tensor, padding, self.encoder.factors.squeeze)
+
+    def set_compression(self, squeeze: int | None = None, query: int | None = None, key_value: int | None = None) -> Factors:
+        """What the model runs at from now on; what is not given stays. Returns it.
+
+        Raises UserError for a model without compression to choose, and for a factor that is not in the model's sets.
+        """
+        compression = None if self.encoder is None else self.encoder.settings.compression
+        if compression is None or compression.kind != "stochastic":
+            kind = "none" if compression is None else compression.kind
+            raise UserError(f"this model was built with compression {kind!r}; factors can be set where it is 'stochastic'")
+        given = {"squeeze": squeeze, "query": query, "key_value": key_value}
+        for name, value in given.items():
+            allowed = getattr(compression, f"{name}_factors")
+            if value is not None and value not in allowed:
+                raise UserError(f"{name} {value!r}: not a factor of this model; it has: {', '.join(map(str, allowed))}")
+        self.encoder.fixed = self.encoder.fixed._replace(**{name: value for name, value in given.items() if value is not None})
+        return self.encoder.fixed
+
+    def draw_compression(self, *key: Key) -> None:
+        """Draw from a counter what training mode runs at until the next draw, each factor uniformly from its set.
+
+        Nothing happens where factors are not sampled.
+        """
+        compression = None if self.encoder is None else self.encoder.settings.compression
+        if compression is not None and compression.kind == "stochastic" and compression.sampled:
+            trained = compression.trained
+            self.encoder.drawn = trained[numpy_generator(*key, "compression").integers(len(trained))]
 
     def front(self, waveforms: Tensor, lengths: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
         """The front end alone: its output (batch, frames, channels), before and after the layer norm."""

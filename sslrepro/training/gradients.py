@@ -34,6 +34,7 @@ def update_gradients(
 ) -> Tensor:
     """Gradients of one update from its micro-batches, left in the parameters; returns its loss and adds to the metrics' sums."""
     objective.train()
+    objective.upstream.draw_compression(seed, update)
     device = fabric.device
     micro_batches = len(batches) * fabric.world_size
     masked, frames = max(float(sum(sum(b.host_masked_counts) for b in batches)), 1.0), float(sum(sum(b.host_frames) for b in batches))

@@ -32,10 +32,10 @@ def fabric_for(settings: CellSettings) -> Fabric:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", str(local)))
     encoder = settings.model.encoder
-    # a dropped layer, a front end that does not learn, and a mask vector that distillation may not use, have no gradient: DDP must look
-    # for them, which costs a walk through the graph
-    distilled = settings.objective.name == "distillation"
-    partial = encoder is not None and (encoder.layer_drop > 0 or settings.model.feature_grad_mult == 0 or distilled)
+    # a dropped layer, a front end that does not learn, upsampling at factor 1, and a mask vector that distillation may not use, have no
+    # gradient: DDP must look for them, which costs a walk through the graph
+    unused = settings.objective.name == "distillation" or (encoder is not None and encoder.compression.kind == "stochastic")
+    partial = encoder is not None and (encoder.layer_drop > 0 or settings.model.feature_grad_mult == 0 or unused)
     fabric = Fabric(
         accelerator="auto",
         devices=local,

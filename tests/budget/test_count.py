@@ -71,6 +71,16 @@ FAMILIES = {
         ),
         CONTRASTIVE,
     ),
+    "stochastic": (
+        ModelSettings(
+            front_end=waveform(),
+            encoder=encoder(
+                position=PositionSettings(kernel=16, groups=4),
+                compression=CompressionSettings(kind="stochastic", squeeze=3, query=2, key_value=4, sampled=False),
+            ),
+        ),
+        CONTRASTIVE,
+    ),
     "data2vec_position": (
         ModelSettings(front_end=waveform(), encoder=encoder(position=PositionSettings(kernel=5, groups=4, layers=3))),
         COSINE,
@@ -162,6 +172,33 @@ def test_equals_the_counter(family: str, samples: int) -> None:
     forward, both = seen(settings, samples, cost.masked)
     assert forward == 2 * (cost.macs - cost.total.unseen)
     assert both == cost.train_flops - 2 * cost.total.unseen
+
+
+def test_every_factor_equals_the_counter_and_the_mean_is_what_training_costs() -> None:
+    """Set on one built model, as the settings say; `train_flops` of a sampled cell is the mean over what it draws from."""
+    compression = CompressionSettings(kind="stochastic")
+    settings, length = encoder(layers=1, compression=compression), 17_777
+    model = ModelSettings(front_end=waveform(), encoder=settings)
+    with torch.device("meta"):
+        built = build(CellSettings(model=model, objective=CONTRASTIVE))
+    masked = count(model, CONTRASTIVE, length).masked
+    batch = batch_of_one(built, length, masked)
+    totals = Totals(masked=masked, frames=batch.host_frames[0], micro_batches=1, progress=0.5, update=0)
+    both = []
+    assert len(compression.choices) == 24
+    for factors in compression.choices:
+        built.upstream.set_compression(*factors)
+        with sdpa_kernel(SDPBackend.MATH), counter(True) as steps, counter(True) as forward:
+            loss = built(batch, totals).loss
+            seen_forward = forward.get_total_flops()
+            loss.backward()
+        cost = count(model.at(factors), CONTRASTIVE, length)
+        assert seen_forward == 2 * cost.macs
+        both.append(steps.get_total_flops())
+        fixed = model.at(factors).encoder.compression.model_copy(update={"sampled": False})
+        fixed = model.model_copy(update={"encoder": settings.model_copy(update={"compression": fixed})})
+        assert count(fixed, CONTRASTIVE, length).train_flops == both[-1]
+    assert count(model, CONTRASTIVE, length).train_flops == pytest.approx(sum(both) / 24, rel=1e-9)
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "conformer", "branchformer"])

@@ -110,8 +110,10 @@ def same(a: dict, b: dict) -> bool:
 
 @pytest.mark.parametrize("kind", ["contrastive", "masked_prediction"])
 def test_processes_are_the_bigger_batch(kind, project, tiny_corpus_dir, make_cell, make_profile, tmp_path, capfd):
-    """1 process x accumulation 4, 2 x 2 on two hosts, 4 x 1. Dropout and dropped layers are on: they go by update and micro-batch."""
-    settings = make_cell(kind, training={**FOUR, "dispersion_batches": 2})
+    """1 process x accumulation 4, 2 x 2 on two hosts, 4 x 1. Dropout, dropped layers and sampled factors are on: they go by update and
+    micro-batch."""
+    sampled = {"encoder": {"compression": {"kind": "stochastic"}}} if kind == "masked_prediction" else {}
+    settings = make_cell(kind, training={**FOUR, "dispersion_batches": 2}, model=sampled)
     targets = None
     if kind == "masked_prediction":
         build_targets(make_profile(), "mfcc")
