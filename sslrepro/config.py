@@ -374,16 +374,64 @@ class LanguageModelSettings(Settings):
     word_score: float = 0.0
 
 
+class FullTuning(Settings):
+    kind: Literal["full"] = "full"
+
+
+class FrozenTuning(Settings):
+    """The output layer alone learns."""
+
+    kind: Literal["frozen"] = "frozen"
+
+
+class LoRATuning(Settings):
+    """Low-rank updates alpha / rank x B A of the linears of these names."""
+
+    kind: Literal["lora"] = "lora"
+    rank: Positive = 8
+    alpha: Positive = 16
+    dropout: Share = 0.0
+    linears: list[str] = ["q_proj", "v_proj"]
+
+
+class AdaLoRATuning(Settings):
+    """Low-rank updates whose ranks fall from `initial_rank` to `rank` on average, between two shares of the run (updates above 1)."""
+
+    kind: Literal["adalora"] = "adalora"
+    initial_rank: Positive = 12
+    rank: Positive = 8
+    begin: Annotated[float, Field(ge=0)] = 0.1
+    end: Annotated[float, Field(ge=0)] = 0.6
+    alpha: Positive = 16
+    dropout: Share = 0.0
+    orthogonality: Annotated[float, Field(ge=0)] = 0.5  # weight of the regulariser, PEFT's default
+    linears: list[str] = ["q_proj", "v_proj"]
+
+
+class AdapterTuning(Settings):
+    kind: Literal["adapter"] = "adapter"
+    width: Positive = 64  # of the bottleneck
+
+
+class LadderTuning(Settings):
+    kind: Literal["ladder"] = "ladder"
+    reduction: Positive = 8  # the side network is 1 / reduction as wide
+
+
+TuningMethod = Annotated[FullTuning | FrozenTuning | LoRATuning | AdaLoRATuning | AdapterTuning | LadderTuning, Field(discriminator="kind")]
+
+
 class FineTuneSettings(Settings):
     """CTC fine-tuning of the whole encoder with shares of the labels (the batch-size paper's recipe). The front end stays frozen."""
 
     shares: list[LabelShare] = []  # one fine-tuning each
+    method: TuningMethod = FullTuning()  # what of the encoder learns, and what is added to it
     symbols: Literal["phones", "characters"] = "characters"
     batch_seconds: PositiveFloat = 180.0
     micro_batch_seconds: PositiveFloat = 90.0
     learning_rate: PositiveFloat = 5.0e-5
     schedule: ScheduleSettings = ScheduleSettings(kind="tri_stage", warmup=0.1, hold=0.4, final_scale=0.05)
-    freeze: Annotated[float, Field(ge=0)] = 5_000.0  # the encoder learns after this share of the run, or number of updates above 1
+    freeze: Annotated[float, Field(ge=0)] = 5_000.0  # full: the encoder learns after this share of the run, or updates above 1
     mask: MaskSettings = MaskSettings(rule="batch_size_paper", share=0.05)  # spans of time; share 0: none
     lm: LanguageModelSettings | None = None  # null: read greedily alone; else both ways
 

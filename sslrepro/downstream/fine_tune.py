@@ -1,24 +1,28 @@
 """CTC fine-tuning of an encoder with a share of the labels (wav2vec 2.0, section 3.3; the batch-size paper's recipe).
 
-The front end stays frozen; the encoder learns after the first `freeze` share of the updates; spans of time are masked as in pre-training;
-the last weights are scored. With random initial weights this is the from-scratch baseline.
+All of the encoder learns, after the first `freeze` share of the updates, or what `method` says (downstream.parameter_efficient); the front
+end stays frozen; spans of time are masked as in pre-training; the last weights are scored. With random initial weights this is the
+from-scratch baseline.
 """
 
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslrepro.config import DownstreamSettings, FineTuneSettings, LabelShare
+from sslrepro.budget.memory import saved_bytes, weight_memory
+from sslrepro.config import AdaLoRATuning, DownstreamSettings, FineTuneSettings, LabelShare
 from sslrepro.data.batching import UpdatePlan, by_length
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.masking import mask_spans
-from sslrepro.downstream import labels
+from sslrepro.downstream import labels, parameter_efficient
 from sslrepro.downstream.beam_search import BeamSearch
 from sslrepro.downstream.ctc import Decode, count_phones, count_text, ctc_loss, greedy, too_few_frames, too_few_note
 from sslrepro.downstream.features import SAMPLE_RATE
@@ -37,11 +41,14 @@ class CTCModel(nn.Module):
         super().__init__()
         self.upstream, self.symbols = upstream, list(symbols)
         self.out = nn.Linear(upstream.dim, 1 + len(self.symbols))
+        self.side: parameter_efficient.Ladder | None = None
+        self.tuner: Any = None  # PEFT's, of the low-rank methods; it holds no weights of its own
 
     def forward(self, waveforms: Tensor, lengths: Tensor, mask: Tensor | None = None, layer_keep=None) -> tuple[Tensor, Tensor]:
         """Log-probabilities (batch, frames, 1 + symbols) and true frames (batch,) on the host; arguments as the upstream's."""
         output = self.upstream(waveforms, lengths, mask, layer_keep)
-        return self.out(output.output).float().log_softmax(-1), output.lengths
+        read = output.output if self.side is None else self.side(output)
+        return self.out(read).float().log_softmax(-1), output.lengths
 
     def transcribe(self, waveforms: Sequence[np.ndarray], decode: Decode = greedy) -> list[list[str]]:
         """The symbols read from each waveform (samples,). decode: (log-probabilities (frames, 1 + symbols), symbols) -> symbols."""
@@ -75,13 +82,14 @@ def fine_tune(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(key64(seed, "head", name))
         model = CTCModel(model, data.classes).to(device)
-        _train(model, corpus, data, train, settings, share.updates, seed)
+        parameter_efficient.prepare(model, settings.method, share.updates)
+        costs = _train(model, corpus, data, train, settings, share.updates, seed)
     model.eval()
     decoders: dict[str, Decode] = {"": greedy}
     if settings.lm is not None:
         decoders["_lm"] = BeamSearch(NGram(_sentences(corpus, settings), settings.lm.order), settings.lm)
     result = _score(model, corpus, data, settings, name, decoders)
-    return model, replace(result, notes=too_few_note(len(fits) - len(train), name))
+    return model, replace(result, metrics=result.metrics | costs, notes=too_few_note(len(fits) - len(train), name))
 
 
 def _labelled(corpus: Corpus, settings: FineTuneSettings, minutes: float) -> Labelled:
@@ -126,23 +134,42 @@ def _parts(corpus: Corpus, rows: list[int]) -> dict[str, list[int]]:
     return {"": rows} | {f"_{name}": [row for row, at in zip(rows, folders, strict=True) if at == name] for name in names if len(names) > 1}
 
 
-def _train(model: CTCModel, corpus: Corpus, data: Labelled, train: np.ndarray, settings: FineTuneSettings, updates: int, seed: int) -> None:
-    """Adam (0.9, 0.98) without weight decay, the loss a mean over the update's utterances."""
+def _train(
+    model: CTCModel, corpus: Corpus, data: Labelled, train: np.ndarray, settings: FineTuneSettings, updates: int, seed: int
+) -> dict[str, float]:
+    """Adam (0.9, 0.98) without weight decay, the loss a mean over the update's utterances. Returns what it cost, as metrics.
+
+    Bytes are those of the first micro-batch, the same for every method of a seed, with all that learns learning.
+    """
     upstream, device = model.upstream, model.out.weight.device
     code = {name: 1 + i for i, name in enumerate(data.classes)}
     encoder = upstream.settings.encoder
     plan = UpdatePlan(corpus.durations[train], settings.batch_seconds, settings.micro_batch_seconds, key64(seed, "fine_tune"))
-    model.train().requires_grad_(True)
+    model.train()
     for part in (upstream.front_end, upstream.feature_norm):
         if part is not None:
-            part.eval().requires_grad_(False)
-    encoder_parameters = [p for p in upstream.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-8)
+            part.eval()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    late = [p for p in upstream.parameters() if p.requires_grad] if settings.method.kind == "full" else []
+    optimizer = torch.optim.Adam(trained, lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-8)
     frozen_until = share_of_run(settings.freeze, updates) * updates
+
+    def loss_of(rows: np.ndarray, update: int, keep: np.ndarray | None) -> Tensor:
+        waveforms, lengths = _padded([corpus.audio(int(row)) for row in rows])
+        mask = None if encoder is None else _mask(upstream, corpus, rows, lengths, settings, (seed, "fine_tune", update))
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            log_probs, frames = model(waveforms.to(device), lengths, None if mask is None else mask.to(device), keep)
+        return ctc_loss(log_probs, frames, [data.labels[int(row)] for row in rows], code)
+
+    count = sum(p.numel() for p in trained)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        saved = saved_bytes(model, lambda: loss_of(train[plan.update(0)[0]], 0, None))
+    gradients, state, _ = weight_memory(count)
+    began = time.perf_counter()
     for update in range(updates):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings.schedule, settings.learning_rate, (update + 0.5) / updates, updates)
-        for parameter in encoder_parameters:
+        for parameter in late:
             parameter.requires_grad_(update >= frozen_until)
         upstream.draw_compression(seed, "fine_tune", update)
         keep = None
@@ -151,13 +178,18 @@ def _train(model: CTCModel, corpus: Corpus, data: Labelled, train: np.ndarray, s
         pieces = [train[piece] for piece in plan.update(update)]
         optimizer.zero_grad()
         for rows in pieces:
-            waveforms, lengths = _padded([corpus.audio(int(row)) for row in rows])
-            mask = None if encoder is None else _mask(upstream, corpus, rows, lengths, settings, (seed, "fine_tune", update))
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                log_probs, frames = model(waveforms.to(device), lengths, None if mask is None else mask.to(device), keep)
-            loss = ctc_loss(log_probs, frames, [data.labels[int(row)] for row in rows], code)
-            (loss / sum(map(len, pieces))).backward()
+            (loss_of(rows, update, keep) / sum(map(len, pieces))).backward()
+        if isinstance(settings.method, AdaLoRATuning):
+            (settings.method.orthogonality * parameter_efficient.orthogonality(model)).backward()
         optimizer.step()
+        if isinstance(settings.method, AdaLoRATuning):
+            model.tuner.update_and_allocate(update)
+    seconds = time.perf_counter() - began
+    return {
+        "cost.trainable_params": float(count),
+        "cost.tuning_bytes": float(saved + gradients + state),
+        "cost.tuning_seconds": seconds,
+    }
 
 
 def _mask(upstream: Upstream, corpus: Corpus, rows: np.ndarray, lengths: Tensor, settings: FineTuneSettings, key: tuple) -> Tensor | None:

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from sslrepro.config import DownstreamSettings
 from sslrepro.data.corpus import Corpus
 from sslrepro.downstream.features import FrozenStates
 from sslrepro.downstream.fine_tune import fine_tune
+from sslrepro.downstream.parameter_efficient import learned
 from sslrepro.downstream.registry import find_task
 from sslrepro.downstream.task import Labelled, Task, TaskResult, Unavailable
 from sslrepro.errors import UserError
@@ -27,7 +30,8 @@ TRIALS = ["metric", "speaker", "score", "same"]
 class Scores:
     """metrics, rows of speakers.csv and trials.csv (docs/schemas.md).
 
-    unavailable: task -> why it was not scored; notes: what was left out, and why.
+    unavailable: task -> why it was not scored; notes: what was left out, and why. adapters: fine-tuning -> what it learned, where that is
+    not the whole model.
     """
 
     metrics: dict[str, float]
@@ -35,6 +39,7 @@ class Scores:
     trials: list[tuple[str, str, float, int]]
     unavailable: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    adapters: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> Scores:
@@ -51,7 +56,7 @@ class Scores:
     def __add__(self, other: Scores) -> Scores:
         return Scores(
             self.metrics | other.metrics, self.speakers + other.speakers, self.trials + other.trials,
-            self.unavailable | other.unavailable, self.notes + other.notes,
+            self.unavailable | other.unavailable, self.notes + other.notes, self.adapters | other.adapters,
         )  # fmt: skip
 
     def at(self, suffix: str) -> Scores:
@@ -60,13 +65,15 @@ class Scores:
             {name + suffix: value for name, value in self.metrics.items()},
             [(name + suffix, *row) for name, *row in self.speakers],
             [(name + suffix, *row) for name, *row in self.trials],
-            self.unavailable, self.notes,
+            self.unavailable, self.notes, {name + suffix: tensors for name, tensors in self.adapters.items()},
         )  # fmt: skip
 
     def write(self, folder: Path) -> None:
-        """speakers.csv and trials.csv, also when they have no rows."""
+        """speakers.csv and trials.csv, also when they have no rows; adapters, each alone."""
         pd.DataFrame(self.speakers, columns=SPEAKERS).to_csv(folder / "speakers.csv", index=False)
         pd.DataFrame(self.trials, columns=TRIALS).to_csv(folder / "trials.csv", index=False)
+        for name, tensors in self.adapters.items():
+            save_file(tensors, folder / f"{name}.safetensors")
 
 
 def score(upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed: int, device: torch.device | str | None = None) -> Scores:
@@ -87,10 +94,15 @@ def score(upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed
     if labelled:
         scores += _frozen(upstream, corpus, settings, seed, device, labelled)
     for share in settings.fine_tune.shares:
+        name = f"fine_tune_{share.minutes:g}min"
         try:
-            scores += Scores.of(fine_tune(upstream, corpus, settings.fine_tune, share, seed, device)[1])
+            model, result = fine_tune(upstream, corpus, settings.fine_tune, share, seed, device)
         except Unavailable as reason:
-            scores.unavailable[f"fine_tune_{share.minutes:g}min"] = str(reason)
+            scores.unavailable[name] = str(reason)
+            continue
+        scores += Scores.of(result)
+        if settings.fine_tune.method.kind != "full":
+            scores.adapters[name] = {key: tensor.contiguous().cpu() for key, tensor in learned(model).items()}
     return scores
 
 

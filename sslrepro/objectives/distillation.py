@@ -26,7 +26,7 @@ from sslrepro.objectives.base import Batch, Key, LossOutput, Objective, Totals, 
 
 
 def distances(predictions: Tensor, states: Tensor, cosine_weight: float) -> tuple[Tensor, Tensor]:
-    """Loss and cosine similarity of each prediction, both tensors (..., dim) -> (...) each: L1 over dim, minus log sigmoid of the cosine."""
+    """Loss and cosine similarity of each prediction, (..., dim) twice -> (...) twice: L1 over dim, minus log sigmoid of the cosine."""
     predictions, states = predictions.float(), states.float()
     cosine = F.cosine_similarity(predictions, states, dim=-1)
     return (predictions - states).abs().mean(-1) - cosine_weight * F.logsigmoid(cosine), cosine
