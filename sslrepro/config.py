@@ -264,6 +264,50 @@ class DistillationSettings(Settings):
     mask: MaskSettings = MaskSettings(share=0.0)  # share 0: nothing is masked, and the loss is over all frames
 
 
+class ReconstructionSettings(Settings):
+    """TERA: L1 on the masked frames' MFCC. The defaults are the compute-budget paper's (time alteration alone, after the front end).
+
+    The original (Liu 2021) alters log-mels, the model's input: `mask` 0.15 with spans of 7, `frequency` 0.2, `noise_share` 0.15 and
+    model.mask_embedding zero, on a front end of log-mels.
+    """
+
+    name: Literal["reconstruction"] = "reconstruction"
+    mask: MaskSettings = MaskSettings(share=0.8)
+    frequency: Share = 0.0  # the widest band of mel channels that an utterance may lose, as a share of all
+    noise_share: Share = 0.0  # utterances whose input gets Gaussian noise
+    noise_std: PositiveFloat = 0.2
+    feature_weight: Annotated[float, Field(ge=0)] = 10.0
+
+
+class RegressionSettings(Settings):
+    """data2vec: predict the mean of the last `layers` feed-forward outputs of a teacher that follows the encoder's weights.
+
+    The teacher is an exponential mean over a horizon of updates: shares of the run, or updates when above 1. The paper: 0.999 to 0.9999 an
+    update, so 1,000 to 10,000, over the first 30,000 of 400,000 updates.
+    """
+
+    name: Literal["regression"] = "regression"
+    mask: MaskSettings = MaskSettings(share=0.65)
+    layers: Positive = 8
+    horizon_start: PositiveFloat = 1000.0
+    horizon_end: PositiveFloat = 10_000.0
+    horizon_anneal: PositiveFloat = 30_000.0  # how long the horizon takes from start to end
+
+
+class RandomProjectionSettings(Settings):
+    """BEST-RQ: name the random codeword that is nearest to a random projection of each masked frame's normalised log-mels."""
+
+    name: Literal["random_projection"] = "random_projection"
+    mask: MaskSettings = MaskSettings(share=0.65)
+    codes: Positive = 8192
+    dim: Positive = 16
+    mels: Positive = 80
+    codebook_seed: int = 0  # the same codebook for all runs, so that their losses compare
+    # the original masks the log-mels that are the input: Gaussian noise of 0.1 in their place; null: the model's mask after the front end
+    noise_std: PositiveFloat | None = None
+    feature_weight: Annotated[float, Field(ge=0)] = 10.0
+
+
 class NoObjective(Settings):
     """Nothing is learned: a floor, scored as it was initialised."""
 
@@ -271,7 +315,14 @@ class NoObjective(Settings):
 
 
 ObjectiveSettings = Annotated[
-    ContrastiveSettings | MaskedPredictionSettings | DistillationSettings | NoObjective, Field(discriminator="name")
+    ContrastiveSettings
+    | MaskedPredictionSettings
+    | DistillationSettings
+    | ReconstructionSettings
+    | RegressionSettings
+    | RandomProjectionSettings
+    | NoObjective,
+    Field(discriminator="name"),
 ]
 
 

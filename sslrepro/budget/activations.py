@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sslrepro.budget.front_end import front_end, has_weights, waveform_layers
-from sslrepro.budget.heads import masked_frames
+from sslrepro.budget.front_end import front_end, has_weights, hop, waveform_layers
+from sslrepro.budget.heads import MFCC, masked_frames
 from sslrepro.config import (
     ContrastiveSettings,
     EncoderSettings,
@@ -18,6 +18,9 @@ from sslrepro.config import (
     ModelSettings,
     ObjectiveSettings,
     PositionSettings,
+    RandomProjectionSettings,
+    ReconstructionSettings,
+    RegressionSettings,
     WaveformFrontEnd,
 )
 from sslrepro.errors import UserError
@@ -59,7 +62,7 @@ def predicted_activations(model: ModelSettings, objective: ObjectiveSettings, sa
     elif squeeze > 1:
         parts["compression"] = FLOAT * inner * s.width  # the squeezed frames; repetition and sum keep nothing
     masked = masked_frames(objective, frames)
-    parts["heads"] = FLOAT * _heads(objective, masked, s.width, channels)
+    parts["heads"] = FLOAT * _heads(objective, masked, s.width, channels, hop(model.front_end))
     return parts
 
 
@@ -149,7 +152,7 @@ def _branchformer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
 LAYERS = {"transformer": _transformer, "conformer": _conformer, "branchformer": _branchformer}
 
 
-def _heads(objective: ObjectiveSettings, masked: int, width: int, channels: int) -> int:
+def _heads(objective: ObjectiveSettings, masked: int, width: int, channels: int, hop: int) -> int:
     """Numbers, not bytes."""
     if isinstance(objective, ContrastiveSettings):
         q = objective.quantizer
@@ -158,4 +161,10 @@ def _heads(objective: ObjectiveSettings, masked: int, width: int, channels: int)
     if isinstance(objective, MaskedPredictionSettings):
         projected = 3 * objective.final_dim if objective.head == "cosine" else 0
         return masked * (width + projected + 2 * objective.classes)
+    if isinstance(objective, ReconstructionSettings):
+        return masked * (width + MFCC * (hop // 160))
+    if isinstance(objective, RegressionSettings):
+        return masked * 2 * width
+    if isinstance(objective, RandomProjectionSettings):
+        return masked * (width + 2 * objective.codes)
     return 0

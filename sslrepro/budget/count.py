@@ -14,12 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sslrepro.budget.encoder import encoder
-from sslrepro.budget.front_end import SAMPLE_RATE, front_end, has_weights
+from sslrepro.budget.front_end import SAMPLE_RATE, front_end, has_weights, hop
 from sslrepro.budget.heads import heads, masked_frames
 from sslrepro.budget.ops import Part, linear, parameters
+from sslrepro.budget.own_targets import own_targets
 from sslrepro.config import CellSettings, ContrastiveSettings, ModelSettings, NoObjective, ObjectiveSettings
 
-PRETRAINING = ("quantizer", "heads", "negatives", "teacher")  # what a user of the model never runs
+PRETRAINING = ("quantizer", "heads", "negatives", "targets", "teacher")  # what a user of the model never runs
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def count(model: ModelSettings, objective: ObjectiveSettings, samples: int, mask
         if model.encoder.compression.kind == "stochastic" and model.encoder.compression.sampled:
             drawn = [encoder(model.encoder.at(factors), frames) for factors in model.encoder.compression.trained]
     masked = masked_frames(objective, frames) if masked is None else masked
-    components |= heads(objective, masked, width, channels, _quantizer_needs_grad(model, objective, trained))
+    components |= heads(objective, masked, width, channels, _quantizer_needs_grad(model, objective, trained), hop(model.front_end))
+    components |= own_targets(model, objective, samples, frames, channels, masked, hop(model.front_end))
     teacher = getattr(objective, "teacher_model", None)
     if teacher is not None:
         components["teacher"] = Part(training=count(teacher, NoObjective(), samples).macs)  # its forward alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from sslrepro.budget.ops import Part, conv1d, linear, parameters, rfft_macs
 from sslrepro.config import FrontEnd, LogMelConvFrontEnd, LogMelFrontEnd, WaveformFrontEnd
@@ -19,6 +20,13 @@ def front_end(settings: FrontEnd, samples: int) -> tuple[int, int, Part]:
     if isinstance(settings, LogMelFrontEnd):
         return mel_frames // settings.stack, settings.mels * settings.stack, part
     return _log_mel_conv(settings, mel_frames, part)
+
+
+def hop(settings: FrontEnd) -> int:
+    """Samples from one frame to the next."""
+    if isinstance(settings, LogMelFrontEnd):
+        return HOP * settings.stack
+    return prod(settings.strides) * (1 if isinstance(settings, WaveformFrontEnd) else HOP)
 
 
 def has_weights(settings: FrontEnd) -> bool:

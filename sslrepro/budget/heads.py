@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from sslrepro.budget.masked import expected_masked
 from sslrepro.budget.ops import Part, linear, product
-from sslrepro.config import ContrastiveSettings, DistillationSettings, MaskedPredictionSettings, ObjectiveSettings
+from sslrepro.config import (
+    ContrastiveSettings,
+    DistillationSettings,
+    MaskedPredictionSettings,
+    ObjectiveSettings,
+    RandomProjectionSettings,
+    ReconstructionSettings,
+    RegressionSettings,
+)
 from sslrepro.errors import UserError
 
+MFCC = 39  # with first and second differences, of each 10 ms frame that a frame of the model holds
 Parts = dict[str, Part]
 
 
@@ -18,14 +27,21 @@ def masked_frames(settings: ObjectiveSettings, frames: int) -> int:
     return 0 if mask is None else round(expected_masked(mask, frames))
 
 
-def heads(settings: ObjectiveSettings, masked: int, width: int, channels: int, features_need_grad: bool) -> Parts:
-    """By component. width: the encoder's; channels: the front end's; features_need_grad: whether the quantizer's input leads to weights."""
+def heads(settings: ObjectiveSettings, masked: int, width: int, channels: int, features_need_grad: bool, hop: int = 320) -> Parts:
+    """By component. width: the encoder's; channels: the front end's; features_need_grad: whether the quantizer's input leads to weights;
+    hop: samples a frame."""
     if isinstance(settings, ContrastiveSettings):
         return _contrastive(settings, masked, width, channels, features_need_grad)
     if isinstance(settings, MaskedPredictionSettings):
         return _masked_prediction(settings, masked, width)
     if isinstance(settings, DistillationSettings):
         return _distillation(settings, masked, width)
+    if isinstance(settings, ReconstructionSettings):
+        return {"heads": linear(masked, width, MFCC * (hop // 160))}
+    if isinstance(settings, RegressionSettings):
+        return {"heads": linear(masked, width, width)}
+    if isinstance(settings, RandomProjectionSettings):
+        return {"heads": linear(masked, width, settings.codes)}
     return {}
 
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 from sslrepro.budget.count import count
 from sslrepro.budget.front_end import SAMPLE_RATE
 from sslrepro.budget.ops import rfft_macs
+from sslrepro.budget.own_targets import CEPSTRA, KALDI_FFT, mfcc_macs
 from sslrepro.config import CellSettings, NoObjective, TargetSettings
 from sslrepro.errors import UserError
 
-KALDI_FFT = 512  # 25 ms windows, padded to a power of two
-BANDS, CEPSTRA = 23, 13  # of Kaldi's MFCC
 DIMENSIONS = {"mfcc": 3 * CEPSTRA, "logmel": 40}
 LABEL_RATE = 100  # frames a second of MFCC and log-mels
 
 
 def spectral_feature_flops(source: str, seconds: float) -> float:
     """FLOPs of MFCC (with differences, which are element-wise) or log-mels of so many seconds: FFT, filter bank, cosine transform."""
-    bands = BANDS if source == "mfcc" else DIMENSIONS["logmel"]
-    cosine = BANDS * CEPSTRA if source == "mfcc" else 0
-    return 2.0 * LABEL_RATE * seconds * (rfft_macs(KALDI_FFT) + (KALDI_FFT // 2 + 1) * bands + cosine)
+    a_frame = mfcc_macs() if source == "mfcc" else rfft_macs(KALDI_FFT) + (KALDI_FFT // 2 + 1) * DIMENSIONS["logmel"]
+    return 2.0 * LABEL_RATE * seconds * a_frame
 
 
 def kmeans_flops(frames: float, clusters: int, dimensions: int) -> float:

@@ -16,7 +16,8 @@ from sslrepro.data.corpus import Corpus
 from sslrepro.data.targets import Targets
 from sslrepro.draws import numpy_generator
 from sslrepro.errors import UserError
-from sslrepro.objectives.base import Batch, Key
+from sslrepro.models.logmel import without_autocast
+from sslrepro.objectives.base import Batch, Key, Objective
 
 SAMPLE_RATE = 16_000
 CROP_STEP = 320  # crops start on the 20 ms grid, so that labels keep their place
@@ -26,10 +27,17 @@ Draws = Callable[[Key, int], dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Shapes:
-    """What the loader must know of the model: frames of so many samples, and the samples from one frame to the next."""
+    """What the loader must know of the model: frames of so many samples, the samples from one frame to the next, and the spectral
+    features that its objective predicts, waveform (samples,) -> (frames, dim)."""
 
     frames: Callable[[int], int]
     frame_step: int
+    spectra: Callable[[np.ndarray], np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, objective: Objective) -> Shapes:
+        """Those of an objective and its upstream."""
+        return cls(objective.upstream.frames, round(SAMPLE_RATE / objective.upstream.frame_rate), objective.spectra)
 
 
 @dataclass(frozen=True)
@@ -153,6 +161,11 @@ def collate(corpus: Corpus, requests: list[Request], draws: Draws, shapes: Shape
         labels = np.full(mask.shape, -1, dtype=np.int64)
         for row, (request, count) in enumerate(zip(requests, frame_counts, strict=True)):
             labels[row, :count] = targets.labels(request.index, request.start, count, shapes.frame_step)
+    spectra = None
+    if shapes.spectra is not None:
+        with without_autocast(torch.device("cpu")):  # validation reads its batches where the model runs in 16 bits
+            made = [shapes.spectra(waveforms[row, :n]) for row, n in enumerate(lengths)]
+        spectra = _stacked([_fitted(one, count) for one, count in zip(made, frame_counts, strict=True)])
     return Batch(
         waveforms=torch.from_numpy(waveforms),
         lengths=torch.tensor(lengths),
@@ -164,6 +177,22 @@ def collate(corpus: Corpus, requests: list[Request], draws: Draws, shapes: Shape
         masked_valid=torch.from_numpy(valid),
         negatives=None if negatives is None else torch.from_numpy(negatives),
         labels=None if labels is None else torch.from_numpy(labels),
+        spectra=spectra,
+        noise=_stacked([d["noise"] for d in drawn]) if "noise" in drawn[0] else None,
+        keep=_stacked([d["keep"] for d in drawn]) if "keep" in drawn[0] else None,
         host_masked_counts=counts,
         host_frames=frame_counts,
     )
+
+
+def _fitted(spectra: np.ndarray, frames: int) -> np.ndarray:
+    """So many frames: the last one is repeated where the model has one more than the spectra."""
+    return spectra[np.minimum(np.arange(frames), len(spectra) - 1)]
+
+
+def _stacked(rows: list[np.ndarray]) -> torch.Tensor:
+    """Rows of different lengths as one tensor, zeros after their ends."""
+    whole = np.zeros((len(rows), max(len(row) for row in rows), *rows[0].shape[1:]), dtype=np.float32)
+    for place, row in enumerate(rows):
+        whole[place, : len(row)] = row
+    return torch.from_numpy(whole)

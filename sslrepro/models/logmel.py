@@ -4,7 +4,7 @@ samples only.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -33,14 +33,18 @@ def mel_filters(mels: int) -> Tensor:
     return torch.minimum(rising, falling).clamp_min(0.0).float()
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """A context in which operations keep the precision of what they are given."""
+    # the meta device, on which models are counted, has no autocast to switch off
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
+
+
 @torch.no_grad()
 def log_mel(waveforms: Tensor, filters: Tensor) -> Tensor:
     """Natural log of mel energies, `(batch, samples)` and `(bins, mels)` → `(batch, frames, mels)`, in the waveform's
     own precision.
     """
-    device = waveforms.device.type
-    # the meta device, on which models are counted, has no autocast to switch off
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+    with without_autocast(waveforms.device):
         window = torch.hann_window(WINDOW, dtype=waveforms.dtype, device=waveforms.device)
         spectrum = torch.fft.rfft(waveforms.unfold(-1, WINDOW, HOP) * window)
         power = torch.view_as_real(spectrum).square().sum(-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,10 +86,11 @@ class Upstream(nn.Module):
         lengths: Tensor | Sequence[int] | None = None,
         mask: Tensor | None = None,
         layer_keep: Tensor | Sequence[bool] | None = None,
+        alter: Callable[[Tensor], Tensor] | None = None,
     ) -> UpstreamOutput:
         """`waveforms` (batch, samples); `lengths` (batch,) true samples and `layer_keep` (layers,) bool, both on the
         host (None: all); `mask` (batch, frames) bool, true where the encoder must not see. A layer that is not kept
-        passes its input on.
+        passes its input on. `alter` changes the front end's output (batch, frames, channels) on its way.
 
         Raises UserError when an utterance is too short for one frame.
         """
@@ -99,7 +100,7 @@ class Upstream(nn.Module):
         if min(frames) < 1:
             raise UserError(f"an utterance of {min(samples)} samples is too short for one frame of this front end")
         padding = Padding.of(frames, self.front_end.frames(size), waveforms.device)
-        features, normed = self.front(waveforms, samples)
+        features, normed = self.front(waveforms, samples, alter)
         length_tensor = torch.tensor(frames, dtype=torch.long)
         if self.encoder is None:
             if mask is not None:
@@ -137,9 +138,12 @@ class Upstream(nn.Module):
             trained = compression.trained
             self.encoder.drawn = trained[numpy_generator(*key, "compression").integers(len(trained))]
 
-    def front(self, waveforms: Tensor, lengths: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
+    def front(
+        self, waveforms: Tensor, lengths: Tensor | Sequence[int], alter: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The front end alone: its output (batch, frames, channels), before and after the layer norm."""
         features = self._features(waveforms, [int(n) for n in lengths])
+        features = features if alter is None else alter(features)
         return features, features if self.feature_norm is None else self.feature_norm(features)
 
     def _features(self, waveforms: Tensor, samples: list[int]) -> Tensor:

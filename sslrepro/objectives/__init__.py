@@ -8,8 +8,18 @@ from sslrepro.objectives.base import Objective
 from sslrepro.objectives.contrastive import Contrastive
 from sslrepro.objectives.distillation import Distillation
 from sslrepro.objectives.masked_prediction import MaskedPrediction
+from sslrepro.objectives.random_projection import RandomProjection
+from sslrepro.objectives.reconstruction import Reconstruction
+from sslrepro.objectives.regression import Regression
 
-OBJECTIVES = {"contrastive": Contrastive, "masked_prediction": MaskedPrediction, "distillation": Distillation}
+OBJECTIVES = {
+    "contrastive": Contrastive,
+    "masked_prediction": MaskedPrediction,
+    "reconstruction": Reconstruction,
+    "regression": Regression,
+    "distillation": Distillation,
+    "random_projection": RandomProjection,
+}
 
 
 def build(settings: CellSettings) -> Objective | Upstream:

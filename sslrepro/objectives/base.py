@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sslrepro.draws import numpy_generator
+from sslrepro.errors import UserError
+from sslrepro.models.logmel import HOP
 from sslrepro.models.upstream import Upstream, UpstreamOutput
 
 Key = tuple[int | str, ...]
@@ -21,7 +24,9 @@ class Batch:
 
     waveforms (batch, samples); lengths (batch,) in samples, on the host; mask (batch, frames); masked (batch, most masked frames) holds the
     places of the masked frames, masked_valid says which entries are real; negatives (batch, most masked frames, count) are places in
-    `masked`; labels (batch, frames), -1 where padded. keys: the counter of each utterance, from which device-side draws come.
+    `masked`; labels (batch, frames), -1 where padded; spectra (batch, frames, dim): the objective's own spectral features of the clean
+    audio; noise (batch, frames, channels) and keep (batch, channels): how the front end's output is altered.
+    keys: the counter of each utterance, from which device-side draws come.
     """
 
     waveforms: Tensor
@@ -34,6 +39,9 @@ class Batch:
     masked_valid: Tensor | None = None
     negatives: Tensor | None = None
     labels: Tensor | None = None
+    spectra: Tensor | None = None
+    noise: Tensor | None = None
+    keep: Tensor | None = None
     host_masked_counts: list[int] = field(default_factory=list)  # the same counts on the host, so that nobody waits for them
     host_frames: list[int] = field(default_factory=list)
 
@@ -78,6 +86,9 @@ class LossOutput(NamedTuple):
 class Objective(nn.Module):
     """An upstream with the heads and the loss that train it."""
 
+    # what the targets are made of, where the objective makes them itself: waveform (samples,) -> (frames, dim), on the host
+    spectra: Callable[[np.ndarray], np.ndarray] | None = None
+
     def __init__(self, upstream: Upstream) -> None:
         super().__init__()
         self.upstream = upstream
@@ -105,17 +116,28 @@ class Objective(nn.Module):
         """Metrics from sums over any number of micro-batches."""
         raise NotImplementedError
 
+    def after_update(self, progress: float, updates: float) -> None:
+        """Called once after each update, at `progress` of a run of about so many."""
+
     def weight_metrics(self) -> dict[str, float]:
         """Metrics of the weights alone, beside those of a validation."""
         return {}
 
     def chance(self) -> dict[str, float]:
-        """The metrics of a model that knows nothing, to be drawn beside every curve."""
+        """The metrics of a model that knows nothing, to be drawn beside every curve; those that are known without the data."""
         raise NotImplementedError
 
     def collapse(self, metrics: dict[str, float]) -> str | None:
         """Why these training metrics mean a collapsed model, or None."""
         return None
+
+
+def spectra_a_frame(upstream: Upstream) -> int:
+    """How many 10 ms frames one frame of the model holds. Raises UserError where it is no whole number."""
+    hop = upstream.front_end.hop
+    if hop % HOP:
+        raise UserError(f"model.front_end: a frame of {hop} samples holds no whole number of the targets' frames of {HOP} samples")
+    return hop // HOP
 
 
 def take_frames(x: Tensor, places: Tensor) -> Tensor:

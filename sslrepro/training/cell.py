@@ -134,7 +134,7 @@ def _run_seed(
     if settings.objective.name == "none":
         upstream, state = module, State(status="completed")
     else:
-        upstream, progress.chance = module.upstream, module.chance()["loss"]
+        upstream, progress.chance = module.upstream, module.chance().get("loss")
         named = getattr(settings.objective, "targets", None)
         targets = Targets(targets_dir(profile.profile, named)) if named else None
         state = train(module, corpus, targets, settings, seed, folder, progress, should_stop)
@@ -224,7 +224,7 @@ def _validation_rows(corpus: Corpus, state: State) -> Scores:
     rows["speaker"] = corpus.utterances.loc[rows.index, "speaker"].to_numpy()
     sums = rows.groupby("speaker")[["nats", "correct", "masked"]].sum()
     speakers = [("pretrain.valid_loss", s, r.nats, r.masked) for s, r in sums.iterrows()]
-    if any(name == "valid.accuracy" for _, _, name, _ in state.history):
+    if any(name == "valid.accuracy" for _, _, name, _ in state.history):  # nothing is picked where the target is a vector
         speakers += [("pretrain.valid_accuracy", s, r.masked - r.correct, r.masked) for s, r in sums.iterrows()]
     return Scores(metrics={}, speakers=speakers, trials=[], unavailable={})
 

@@ -69,7 +69,7 @@ def train(
     """
     t = settings.training
     fabric = fabric_for(settings)
-    shapes = Shapes(objective.upstream.frames, round(16_000 / objective.upstream.frame_rate))
+    shapes = Shapes.of(objective)
     data = TrainingData(corpus, settings, seed, objective.draws, shapes, targets, fabric.global_rank, fabric.world_size)
     budget = Budget(settings, data.plan.durations)
     objective.to(fabric.device)  # before the optimizer's state is read, which goes where the parameters are
@@ -117,6 +117,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         before, state.used, state.update = state.used, state.used + cost, state.update + 1
+        objective.after_update(state.used / budget.amount, budget.updates)
         state.hours_seen += float(data.seconds[members].sum()) / 3600
         state.padded_hours += sum(len(piece) * float(data.seconds[piece].max()) for piece in pieces) / 3600
 

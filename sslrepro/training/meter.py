@@ -51,7 +51,8 @@ class Health:
     """Ends a run that no longer learns, by rule and with the evidence.
 
     non_finite: the loss of an update is NaN or infinite. diverged: the mean loss of 20 updates is above both twice the best such mean and
-    chance + 1 nat. collapsed: the objective's own rule (code use, variance), after a tenth of the run.
+    chance + 1 (without a chance level, above the former alone). collapsed: the objective's own rule (code use, variance), after a tenth
+    of the run.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -68,7 +69,7 @@ class Health:
         if len(window) == 20:
             mean = sum(window) / 20
             state.best_loss = min(state.best_loss, mean)
-            if mean > 2 * state.best_loss and mean > self.objective.chance()["loss"] + 1:
+            if mean > 2 * state.best_loss and mean > self.objective.chance().get("loss", -math.inf) + 1:
                 return "diverged", {"update": state.update, "mean_of_last_20": mean, "best_mean_of_20": state.best_loss, "losses": window}
         return None
 

@@ -17,7 +17,14 @@ MODEL = {
 }  # fmt: skip
 CONTRASTIVE = {"name": "contrastive", "quantizer": {"codes": 16, "dim": 16, "anneal_share": 0.7}, "negatives": 10, "final_dim": 16}
 MASKED = {"name": "masked_prediction", "targets": "mfcc", "classes": 20, "final_dim": 16}
-OBJECTIVES = {"contrastive": CONTRASTIVE, "masked_prediction": MASKED, "none": {"name": "none"}}
+OBJECTIVES = {
+    "contrastive": CONTRASTIVE,
+    "masked_prediction": MASKED,
+    "reconstruction": {"name": "reconstruction"},
+    "regression": {"name": "regression", "layers": 2, "horizon_start": 0.1, "horizon_end": 0.5, "horizon_anneal": 0.5},
+    "random_projection": {"name": "random_projection", "codes": 32, "dim": 8, "mels": 20},
+    "none": {"name": "none"},
+}
 TRAINING = {
     "budget": {"unit": "updates", "amount": 24.0}, "batch_seconds": 12.0, "micro_batch_seconds": 6.0, "min_seconds": 1.0,
     "max_seconds": 3.0, "learning_rate": 1.0e-3, "valid_every": 0.5, "checkpoint_seconds": 1.0e-3, "clip_norm": 5.0,

@@ -77,7 +77,7 @@ def test_twenty_kills_leave_no_trace(tiny_corpus_dir, make_cell, tmp_path):
     ],
     ids=["hours-tri-stage", "flops-cyclic", "bf16"],
 )
-@pytest.mark.parametrize("objective", ["contrastive", "masked_prediction"])
+@pytest.mark.parametrize("objective", sorted(set(objectives.OBJECTIVES) - {"distillation"}))  # which needs a finished run
 def test_stopping_and_resuming_changes_nothing(objective, changes, project, make_cell, make_profile, tmp_path):
     settings = make_cell(objective, training=changes)
     corpus_dir = project / "artifacts" / "tiny" / "corpus"

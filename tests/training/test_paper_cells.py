@@ -38,8 +38,8 @@ def test_one_real_update(name, tiny_corpus_dir):
     cost = cell_cost(settings, 2.0)
     assert sum(p.numel() for p in objective.parameters()) == cost.params
     assert round(cost.params / 1e6, 1) == pytest.approx(PUBLISHED_MILLIONS[name], abs=0.11)
-    corpus, upstream = Corpus(tiny_corpus_dir), objective.upstream
-    shapes = Shapes(upstream.frames, round(16_000 / upstream.frame_rate))
+    corpus = Corpus(tiny_corpus_dir)
+    shapes = Shapes.of(objective)
     requests = [Request(row, 0, min(32_000, corpus.samples(row)), (0, row)) for row in range(2)]
     targets = FixedLabels() if settings.objective.name == "masked_prediction" else None
     batch = collate(corpus, requests, objective.draws, shapes, targets)
