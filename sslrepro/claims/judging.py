@@ -98,7 +98,7 @@ class _Judge:
         low, high = interval(margin)
         outcome = verdict(low, high)
         if row.seeds < self.claim.min_seeds:
-            what = "repeats" if self.claim.evidence == "measured" else "seeds"
+            what = ("repeat" if self.claim.evidence == "measured" else "seed") + ("" if row.seeds == 1 else "s")
             reasons.append(f"{row.seeds} {what}, deciding needs at least {self.claim.min_seeds}")
             outcome = INCONCLUSIVE
         elif outcome == REPLICATED and unjudged:

@@ -56,9 +56,16 @@ def show_scoreboard(profile: str, as_json: bool) -> int:
 
 
 def table(rows: list[Row]) -> pd.DataFrame:
-    """Claim, verdict, margin with its interval, metric and reason."""
+    """Claim, verdict, margin with its interval (text, empty where there is none), metric and reason."""
     shown = [
-        {"claim": r.claim, "verdict": r.verdict, "margin": r.effect, "low": r.low, "high": r.high, "metric": r.metric, "why": r.reason}
+        {
+            "claim": r.claim, "verdict": r.verdict, "margin": _number(r.effect), "low": _number(r.low), "high": _number(r.high),
+            "metric": r.metric, "why": r.reason,
+        }
         for r in rows
-    ]
+    ]  # fmt: skip
     return pd.DataFrame(shown).set_index("claim")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:+.3g}"

@@ -118,6 +118,7 @@ def draw_against_hours(folder: Path, metric: str, label: str) -> Figure:
     _by_batch(paper, "wer_clean", axes[1])
     axes[1].set_yscale("log")
     _log(axes[1], "hours_seen", "WER on test-clean, %", "published, 100 hours of labels")
+    _plain_ticks(axes[1].yaxis, *axes[1].get_ylim())
     return _done(figure)
 
 

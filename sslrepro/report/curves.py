@@ -66,9 +66,9 @@ def chance_of(folder: Path) -> dict[str, float]:
 
 
 def metrics_table(folder: Path) -> pd.DataFrame:
-    """Metrics by seed, without those that time alone decides."""
+    """Metrics by seed, as text, without those that time alone decides."""
     columns = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/metrics.json"))}
-    table = pd.DataFrame(columns)
+    table = pd.DataFrame(columns).map(lambda value: f"{value:,.6g}" if isinstance(value, float) else value)
     return table[~table.index.isin(["cost.seconds"])].rename_axis(columns="seed")
 
 
