@@ -103,7 +103,7 @@ def test_too_few_seeds_are_at_best_inconclusive(tmp_path, seeds):
     row = rows(tmp_path)["batch-01"]
     assert row.effect > 0
     assert row.verdict == "inconclusive at this scale"
-    assert f"{len(seeds)} seeds, deciding needs at least 3" in row.reason
+    assert f"{'1 seed' if len(seeds) == 1 else '2 seeds'}, deciding needs at least 3" in row.reason
     assert (row.low is None) == (len(seeds) == 1)
 
 
