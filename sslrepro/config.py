@@ -28,6 +28,12 @@ def _distinct(values: list[int]) -> list[int]:
     return values
 
 
+def _ascending(values: list[float]) -> list[float]:
+    if not 0 < values[0] <= values[1]:
+        raise ValueError(f"{values} is not a range of positive numbers from low to high")
+    return values
+
+
 class Settings(BaseModel):
     """Strict: no unknown keys, and a string is never taken for a number (PyYAML reads `1e-4` as one; write `1.0e-4`)."""
 
@@ -401,11 +407,29 @@ class DataSettings(Settings):
     corpus: CorpusSettings = CorpusSettings()
 
 
+Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+
+
+class AugmentSettings(Settings):
+    """Changes of the training audio (data.augment). Each share is that of the utterances it befalls; validation hears none."""
+
+    speed_share: Share = 0.0
+    speed: Range = [0.9, 1.1]  # times as fast, in steps of 0.05
+    room_share: Share = 0.0
+    room_seconds: Range = [0.1, 0.6]  # until echoes have fallen by 60 dB
+    noise_share: Share = 0.0
+    noise_decibels: Range = [5.0, 20.0]  # speech above noise
+    mask_share: Share = 0.0
+    mask_spans: Positive = 2
+    mask_seconds: PositiveFloat = 0.3  # the longest
+
+
 class CellData(Settings):
     """Which part of the training split a cell sees."""
 
     hours: PositiveFloat | None = None  # nested subsets; null: all
     fixed_speakers: bool = False  # the subset keeps every speaker
+    augment: AugmentSettings = AugmentSettings()
 
 
 class LabelShare(Settings):

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from sslrepro.config import CellSettings
+from sslrepro.config import AugmentSettings, CellSettings
+from sslrepro.data.augment import augment, change_speed, speed_of
 from sslrepro.data.batching import UpdatePlan, by_length
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.targets import Targets
@@ -76,6 +77,7 @@ class TrainingData(Dataset):
             )
         self.corpus, self.seed, self.draws, self.shapes, self.targets = corpus, seed, draws, shapes, targets
         self.most_samples = round(t.max_seconds * SAMPLE_RATE)
+        self.augment = settings.data.augment
         self.rank, self.world = rank, world
 
     @property
@@ -98,7 +100,7 @@ class TrainingData(Dataset):
             key = (self.seed, "update", update, self.corpus.name(self.indices[position]), earlier[position])
             earlier[position] += 1  # the same utterance twice in one update is masked twice, differently
             requests.append(self._request(int(self.indices[position]), key))
-        return collate(self.corpus, requests, self.draws, self.shapes, self.targets)
+        return collate(self.corpus, requests, self.draws, self.shapes, self.targets, self.augment)
 
     def _request(self, index: int, key: Key) -> Request:
         samples = self.corpus.samples(index)
@@ -133,12 +135,22 @@ def evaluation_batches(
     return [lambda piece=piece: load(piece) for piece in by_length(seconds, t.micro_batch_seconds)]
 
 
-def collate(corpus: Corpus, requests: list[Request], draws: Draws, shapes: Shapes, targets: Targets | None) -> Batch:
-    """Read the utterances and lay them out as one padded micro-batch (see objectives.base.Batch)."""
-    lengths = [request.samples for request in requests]
+def collate(
+    corpus: Corpus, requests: list[Request], draws: Draws, shapes: Shapes, targets: Targets | None, augmented: AugmentSettings | None = None
+) -> Batch:
+    """Read the utterances and lay them out as one padded micro-batch (see objectives.base.Batch).
+
+    A faster utterance takes as many samples more of the recording, and is shorter where that ends; none gets longer than asked for.
+    """
+    speeds = [speed_of(augmented, request.key) for request in requests]
+    clean = [
+        change_speed(corpus.audio(request.index, request.start, round(request.samples * speed)), speed)[: request.samples]
+        for request, speed in zip(requests, speeds, strict=True)
+    ]
+    lengths = [len(one) for one in clean]
     waveforms = np.zeros((len(requests), max(lengths)), dtype=np.float32)
-    for row, request in enumerate(requests):
-        waveforms[row, : request.samples] = corpus.audio(request.index, request.start, request.samples)
+    for row, (request, one) in enumerate(zip(requests, clean, strict=True)):
+        waveforms[row, : lengths[row]] = augment(one, augmented, request.key)
     frame_counts = [shapes.frames(n) for n in lengths]
     drawn = [draws(request.key, count) for request, count in zip(requests, frame_counts, strict=True)]
 
@@ -159,12 +171,12 @@ def collate(corpus: Corpus, requests: list[Request], draws: Draws, shapes: Shape
     labels = None
     if targets is not None:
         labels = np.full(mask.shape, -1, dtype=np.int64)
-        for row, (request, count) in enumerate(zip(requests, frame_counts, strict=True)):
-            labels[row, :count] = targets.labels(request.index, request.start, count, shapes.frame_step)
+        for row, (request, count, speed) in enumerate(zip(requests, frame_counts, speeds, strict=True)):
+            labels[row, :count] = targets.labels(request.index, request.start, count, shapes.frame_step * speed)
     spectra = None
     if shapes.spectra is not None:
         with without_autocast(torch.device("cpu")):  # validation reads its batches where the model runs in 16 bits
-            made = [shapes.spectra(waveforms[row, :n]) for row, n in enumerate(lengths)]
+            made = [shapes.spectra(one) for one in clean]
         spectra = _stacked([_fitted(one, count) for one, count in zip(made, frame_counts, strict=True)])
     return Batch(
         waveforms=torch.from_numpy(waveforms),

@@ -39,15 +39,16 @@ class Targets:
         self._labels = np.load(folder / "labels.npy", mmap_mode="r")
         self._offsets = np.load(folder / "offsets.npy")
 
-    def labels(self, index: int, start: int, frames: int, frame_step: int) -> np.ndarray:
-        """Labels (frames,) of an utterance's frames at `frame_step` samples each, from sample `start` on.
+    def labels(self, index: int, start: int, frames: int, frame_step: float) -> np.ndarray:
+        """Labels (frames,) of an utterance's frames at `frame_step` samples each, from sample `start` on; a fraction where the speed is
+        changed.
 
         Labels at a higher rate are taken every so many (HuBERT takes every second of its 100 Hz labels); the last one is repeated where
         the model has a frame more than the labels.
         """
         mine = self._labels[self._offsets[index] : self._offsets[index + 1]]
         step = self.info["step"]
-        places = (start + np.arange(frames) * frame_step) // step
+        places = ((start + np.arange(frames) * frame_step) // step).astype(np.int64)
         return np.asarray(mine[np.minimum(places, len(mine) - 1)], dtype=np.int64)
 
 
