@@ -7,10 +7,9 @@ save counts once. Checked against the saved-tensor bytes of the built models (te
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sslrepro.budget.front_end import front_end, has_weights, hop, waveform_layers
 from sslrepro.budget.heads import MFCC, masked_frames
+from sslrepro.budget.mixer_activations import CUDA, FLOAT, MIXER_ACTIVATIONS, STATISTICS, Kernels, dropout_mask
 from sslrepro.config import (
     ContrastiveSettings,
     EncoderSettings,
@@ -25,21 +24,6 @@ from sslrepro.config import (
 )
 from sslrepro.errors import UserError
 
-FLOAT = 4
-STATISTICS = 2  # a norm keeps mean and inverse deviation of each row
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """What differs between machines. fused: attention keeps no T x T weights; mask: bytes of one entry of a dropout mask."""
-
-    fused: bool
-    mask: int
-
-
-CUDA = Kernels(fused=True, mask=1)
-CPU = Kernels(fused=False, mask=4)  # with dropout in attention, which its fused kernel does not have
-
 
 def predicted_activations(model: ModelSettings, objective: ObjectiveSettings, samples: int, kernels: Kernels = CUDA) -> dict[str, int]:
     """Bytes by component for one utterance of `samples` samples; they add up over a batch. Raises UserError for a mixer without a rule."""
@@ -51,12 +35,12 @@ def predicted_activations(model: ModelSettings, objective: ObjectiveSettings, sa
     s = model.encoder
     wide = frames * s.width
     normed = FLOAT * frames * (channels + STATISTICS) if model.feature_norm else 0
-    parts["projection"] = normed + _mask(wide, model.dropout_input, kernels) + frames
+    parts["projection"] = normed + dropout_mask(wide, model.dropout_input, kernels) + frames
     squeeze = s.compression.squeeze
     parts["position"] = _position(s.position, s.width, frames, squeeze)
     inner = max(frames // squeeze, 1) if squeeze > 1 else frames
     parts["layers"] = s.layers * LAYERS[s.layout](s, inner, kernels)
-    parts["norms"] = _norm(inner, s.width) + FLOAT * inner * s.width + _mask(inner * s.width, s.dropout, kernels)
+    parts["norms"] = _norm(inner, s.width) + FLOAT * inner * s.width + dropout_mask(inner * s.width, s.dropout, kernels)
     if s.compression.kind == "fixed":
         parts["compression"] = 2 * FLOAT * wide
     elif squeeze > 1:
@@ -64,10 +48,6 @@ def predicted_activations(model: ModelSettings, objective: ObjectiveSettings, sa
     masked = masked_frames(objective, frames)
     parts["heads"] = FLOAT * _heads(objective, masked, s.width, channels, hop(model.front_end))
     return parts
-
-
-def _mask(entries: int, rate: float, kernels: Kernels) -> int:
-    return kernels.mask * entries if rate > 0 else 0
 
 
 def _norm(rows: int, width: int) -> int:
@@ -104,34 +84,21 @@ def _position(s: PositionSettings, width: int, frames: int, squeeze: int) -> int
     return FLOAT * (width * (frames + computed) + weights)
 
 
-def _attention(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
-    queries, keys = (-(-frames // factor) for factor in (s.compression.query, s.compression.key_value))
-    projected = 2 * FLOAT * (queries + keys) * s.width + sum(FLOAT * n * s.width for n in (queries, keys) if n < frames)  # and the means
-    if kernels.fused:
-        return projected + FLOAT * s.heads * queries
-    weights = s.heads * queries * keys
-    dropped = _mask(weights, s.attention_dropout, kernels) + (FLOAT * weights if s.attention_dropout > 0 else 0)
-    return projected + FLOAT * weights + dropped
-
-
-MIXERS = {"attention": _attention}
-
-
 def _mixer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
-    if s.mixer not in MIXERS:
-        raise UserError(f"model.encoder.mixer: no memory rule for {s.mixer!r}; there are: {', '.join(sorted(MIXERS))}")
-    return MIXERS[s.mixer](s, frames, kernels)
+    if s.mixer not in MIXER_ACTIVATIONS:
+        raise UserError(f"model.encoder.mixer: no memory rule for {s.mixer!r}; there are: {', '.join(sorted(MIXER_ACTIVATIONS))}")
+    return MIXER_ACTIVATIONS[s.mixer](s, frames, kernels)
 
 
 def _feed_forward(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
     inside = frames * s.ffn
-    return 2 * FLOAT * inside + _mask(inside, s.activation_dropout, kernels) + _mask(frames * s.width, s.dropout, kernels)
+    return 2 * FLOAT * inside + dropout_mask(inside, s.activation_dropout, kernels) + dropout_mask(frames * s.width, s.dropout, kernels)
 
 
 def _transformer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
     wide = frames * s.width
     norms = 2 * (_norm(frames, s.width) + FLOAT * wide)
-    return norms + _mixer(s, frames, kernels) + _feed_forward(s, frames, kernels) + _mask(wide, s.dropout, kernels)
+    return norms + _mixer(s, frames, kernels) + _feed_forward(s, frames, kernels) + dropout_mask(wide, s.dropout, kernels)
 
 
 def _conformer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
@@ -139,14 +106,14 @@ def _conformer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
     norms = 5 * _norm(frames, s.width) + 4 * FLOAT * wide
     convolution = FLOAT * wide * (2 + 1 + 1 + 1 + 1) + STATISTICS * FLOAT * frames
     forwards = 2 * _feed_forward(s, frames, kernels)
-    return norms + _mixer(s, frames, kernels) + convolution + forwards + 2 * _mask(wide, s.dropout, kernels)
+    return norms + _mixer(s, frames, kernels) + convolution + forwards + 2 * dropout_mask(wide, s.dropout, kernels)
 
 
 def _branchformer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
     wide, half = frames * s.width, frames * (s.ffn // 2)
     norms = FLOAT * (3 * wide + 3 * STATISTICS * frames)
-    gate = FLOAT * (2 * frames * s.ffn + 3 * half) + _mask(half, s.dropout, kernels)
-    return norms + _mixer(s, frames, kernels) + gate + FLOAT * 2 * wide + 3 * _mask(wide, s.dropout, kernels)
+    gate = FLOAT * (2 * frames * s.ffn + 3 * half) + dropout_mask(half, s.dropout, kernels)
+    return norms + _mixer(s, frames, kernels) + gate + FLOAT * 2 * wide + 3 * dropout_mask(wide, s.dropout, kernels)
 
 
 LAYERS = {"transformer": _transformer, "conformer": _conformer, "branchformer": _branchformer}

@@ -5,33 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sslrepro.budget.ops import Part, conv1d, linear, parameters, product
+from sslrepro.budget.mixers import MIXER_COSTS
+from sslrepro.budget.ops import Part, conv1d, linear, parameters
 from sslrepro.config import EncoderSettings, PositionSettings
 from sslrepro.errors import UserError
 
 Parts = dict[str, Part]
-
-
-def attention(settings: EncoderSettings, frames: int) -> Part:
-    """Four linears, and the two products of queries, keys and values: T (4 d^2) + 2 T^2 d. With pooling, queries and what comes out of them
-    are T / q, keys and values T / k: d^2 (2 T / q + 2 T / k) + 2 (T / q) (T / k) d."""
-    d, pooling = settings.width, settings.compression
-    queries, keys = (-(-frames // factor) for factor in (pooling.query, pooling.key_value))
-    return 2 * linear(queries, d, d) + 2 * linear(keys, d, d) + 2 * product(queries, keys, d)
-
-
-def summary_mixing(settings: EncoderSettings, frames: int) -> Part:
-    """SummaryMixing (arXiv 2307.07421) as its SSL recipe sets it up: two block-diagonal linears for the local branch and two for the
-    summary, a layer norm on each, and one full linear from both: T (4 d^2 / blocks + 2 d^2). Linear in T: the mean is element-wise."""
-    d = settings.width
-    branch = 2 * linear(frames, d, d, blocks=settings.heads)
-    return 2 * branch + linear(frames, 2 * d, d) + parameters(2 * 2 * d)
-
-
-MIXER_COSTS: dict[str, Callable[[EncoderSettings, int], Part]] = {
-    "attention": attention,
-    "summary_mixing": summary_mixing,
-}
 
 
 def mixer(settings: EncoderSettings, frames: int) -> Part:

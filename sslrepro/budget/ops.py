@@ -16,7 +16,7 @@ class Part:
     """What a component holds and does: parameters, MACs of one forward, and MACs that training adds to it.
 
     training: the exact backward; a teacher's forward.
-    unseen: forward MACs among `macs` that torch's counter has no rule for (FFTs, scans).
+    unseen: forward MACs among `macs` that torch's counter has no rule for (FFTs, scans); unseen_training: those among `training`.
     grouped_excess: MACs that nobody computes and that torch 2.11's counter adds to the backward of grouped convolutions: it counts their
     weight gradient as if `groups` were 1 (corrected upstream in pytorch/pytorch#183405).
     """
@@ -26,6 +26,7 @@ class Part:
     training: int = 0
     unseen: int = 0
     grouped_excess: int = 0
+    unseen_training: int = 0
 
     def __add__(self, other: Part) -> Part:
         return Part(
@@ -34,11 +35,13 @@ class Part:
             self.training + other.training,
             self.unseen + other.unseen,
             self.grouped_excess + other.grouped_excess,
+            self.unseen_training + other.unseen_training,
         )
 
     def __mul__(self, times: int) -> Part:
         """This part, `times` times over, each with weights of its own."""
-        return Part(*(times * value for value in (self.params, self.macs, self.training, self.unseen, self.grouped_excess)))
+        values = (self.params, self.macs, self.training, self.unseen, self.grouped_excess, self.unseen_training)
+        return Part(*(times * value for value in values))
 
     __rmul__ = __mul__
 
@@ -92,6 +95,25 @@ def fft_macs(n: int) -> int:
 def rfft_macs(n: int) -> int:
     """Of a real signal: half, because two real signals go through one complex transform (their untangling is element-wise)."""
     return fft_macs(n) // 2
+
+
+def fast_length(frames: int) -> int:
+    """The least length of a transform without wrap-around, 2 · frames - 1 or more, whose only prime factors are 2, 3 and 5."""
+    n = max(1, 2 * frames - 1)
+    while True:
+        rest = n
+        for p in (2, 3, 5):
+            while rest % p == 0:
+                rest //= p
+        if rest == 1:
+            return n
+        n += 1
+
+
+def transforms(macs: int, input_grad: bool = True) -> Part:
+    """Fourier transforms of so many MACs together. The gradient of one is one of the same length."""
+    training = macs * input_grad
+    return Part(0, macs, training, macs, 0, training)
 
 
 def scan_macs(steps: int, width: int) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sslrepro.config import EncoderSettings
 from sslrepro.errors import UserError
-from sslrepro.models.layers import Activation
+from sslrepro.models.activation import Activation
 from sslrepro.models.mixers import build_mixer
 from sslrepro.models.padding import Padding
 

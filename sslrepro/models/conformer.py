@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslrepro.config import EncoderSettings
-from sslrepro.models.layers import Activation, FeedForward
+from sslrepro.models.activation import Activation
+from sslrepro.models.layers import FeedForward
 from sslrepro.models.mixers import build_mixer
 from sslrepro.models.padding import Padding
 

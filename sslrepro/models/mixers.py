@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from sslrepro.config import EncoderSettings
 from sslrepro.errors import UserError
 from sslrepro.models.compression import pool
+from sslrepro.models.fnet import FourierMixing
+from sslrepro.models.hyena import Hyena
 from sslrepro.models.padding import Padding
+from sslrepro.models.sumformer import Sumformer
+from sslrepro.models.summary_mixing import DecaySummaryMixing, FastSummaryMixing, LiteSummaryMixing, SummaryMixing
 
 
 class SelfAttention(nn.Module):
@@ -41,14 +45,35 @@ class SelfAttention(nn.Module):
         keys, seen = pool(x, self.key_value_pool, padding)
         q, k, v = split(self.q_proj(queries)), split(self.k_proj(keys)), split(self.v_proj(keys))
         mask = None if seen.valid is None else seen.valid[:, None, None, :]
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        y = self.attend(q, k, v, mask, self.dropout if self.training else 0.0)
         y = self.out_proj(y.transpose(1, 2).flatten(2))
         return y if self.query_pool == 1 else y.repeat_interleave(self.query_pool, dim=1)[:, : x.shape[1]]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+        """`(batch, heads, frames, width / heads)` each; `mask` (batch, 1, 1, keys), true on keys that are seen."""
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+class UnfusedAttention(SelfAttention):
+    """The same attention with the weights of every query on every key written out: what was timed before fused kernels."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return F.dropout(scores.softmax(-1), dropout) @ v
 
 
 MIXERS: dict[str, type[nn.Module]] = {
     "attention": SelfAttention,
+    "unfused": UnfusedAttention,
+    "summary_mixing": SummaryMixing,
+    "summary_mixing_lite": LiteSummaryMixing,
+    "summary_mixing_fast": FastSummaryMixing,
+    "summary_mixing_decay": DecaySummaryMixing,
+    "fnet": FourierMixing,
+    "sumformer": Sumformer,
+    "hyena": Hyena,
 }
 
 

@@ -8,8 +8,9 @@ from test_count import CONTRASTIVE, COSINE, FAMILIES, batch_of_one, noise_on_met
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sslrepro.budget.activations import CPU, CUDA, Kernels, predicted_activations
+from sslrepro.budget.activations import predicted_activations
 from sslrepro.budget.memory import cuda_peak, measure, saved_bytes
+from sslrepro.budget.mixer_activations import CPU, CUDA, Kernels
 from sslrepro.budget.names import NAMED
 from sslrepro.config import CellSettings, EncoderSettings, ModelSettings
 from sslrepro.errors import UserError
@@ -36,7 +37,7 @@ def test_prediction_against_saved_tensors(family: str) -> None:
     assert predicted == pytest.approx(measured(model, objective, 16_000), rel=0.05)
 
 
-@pytest.mark.parametrize("name", ["slim-100", "hubert-base", "wav2vec2-large", "sew-tiny", "mhsa-w2v2-conformer"])
+@pytest.mark.parametrize("name", ["slim-100", "hubert-base", "wav2vec2-large", "sew-tiny", "mhsa-w2v2-conformer", "summarymixing-w2v2"])
 def test_prediction_at_full_size(name: str) -> None:
     model, objective = NAMED[name].model, NAMED[name].objective
     predicted = sum(predicted_activations(model, objective, 250_000, CPU).values())

@@ -1,0 +1,32 @@
+"""Sumformer (Alberti et al., arXiv 2307.02301, definition 3): y_t = ψ(x_t, Σ), Σ = Σ_u φ(x_u).
+
+φ and ψ are two linears with an activation between. The sum is divided by the utterance's true length, so that its scale does
+not grow with it. φ's last linear commutes with the mean, and Σ is the same for every frame: both are multiplied once an utterance.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslrepro.config import EncoderSettings
+from sslrepro.models.activation import Activation
+from sslrepro.models.padding import Padding
+from sslrepro.models.summary_mixing import mean
+
+
+class Sumformer(nn.Module):
+    """`(batch, frames, width)` → the same."""
+
+    def __init__(self, settings: EncoderSettings):
+        super().__init__()
+        width = settings.width
+        self.activation = Activation(settings.activation)
+        self.phi_first, self.phi_last = nn.Linear(width, width), nn.Linear(width, width)
+        self.psi_first, self.psi_last = nn.Linear(2 * width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, padding: Padding) -> Tensor:
+        total = self.phi_last(mean(self.activation(self.phi_first(x)), padding))
+        of_frame, of_sum = self.psi_first.weight.chunk(2, dim=1)
+        inside = F.linear(x, of_frame) + F.linear(total, of_sum, self.psi_first.bias)
+        return self.psi_last(self.activation(inside))
