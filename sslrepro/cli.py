@@ -39,12 +39,18 @@ def parser() -> argparse.ArgumentParser:
     count.add_argument("--seconds", type=float, default=15.625, help="length of the utterance (default: %(default)s)")
     _json(count)
 
-    plan = verb("plan", "what a profile will cost here, or what to train for a budget", _plan)
-    what = plan.add_mutually_exclusive_group(required=True)
-    what.add_argument("--profile", help="cells, updates, hours, FLOPs, time and disk of a profile, before anything runs")
+    plan = verb("plan", "what a profile will cost here, what to train for a budget, or what to use within limits", _plan)
+    what = plan.add_mutually_exclusive_group()
+    what.add_argument(
+        "--profile",
+        help="its cells, updates, hours, FLOPs, time and disk, before anything runs; with a limit: whose results to use",
+    )
     what.add_argument("--flops", type=float, help="a budget in training FLOPs")
     what.add_argument("--gpu", help="a budget as hours of this GPU; needs --hours")
     plan.add_argument("--hours", type=float, help="of the GPU")
+    plan.add_argument("--max-params", type=float, help="limit: parameters of the encoder; with this and the next two, what to use")
+    plan.add_argument("--rtf", type=float, help="limit: seconds of inference a second of speech, as measured")
+    plan.add_argument("--train-flops", type=float, help="limit: training FLOPs, labels and teachers included")
     _json(plan)
 
     cell = verb("cell", "train and score one cell; resumes where it was interrupted", _cell)
@@ -96,6 +102,15 @@ def _count(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    limits = (options.max_params, options.rtf, options.train_flops)
+    if any(limit is not None for limit in limits):
+        if options.flops or options.gpu:
+            raise UserError("plan: either a budget (--flops, --gpu) or limits (--max-params, --rtf, --train-flops)")
+        from sslrepro.report.efficiency_map import advise_command
+
+        return advise_command(options.profile, *limits, options.json)
+    if not (options.profile or options.flops or options.gpu):
+        raise UserError("plan: give --profile, a budget (--flops, --gpu and --hours) or limits (--max-params, --rtf, --train-flops)")
     if options.profile:
         from sslrepro.pipeline import plan, profile
 
