@@ -12,14 +12,21 @@ from sslrepro.budget.count import cell_cost
 from sslrepro.config import settings_hash
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.loading import Request, Shapes, collate
+from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Totals
 from sslrepro.pipeline.profile import expand
+
+
+def what_is_learned(objective) -> str:
+    """Short for an objective, whatever its labels are: a second iteration is the same model but for their number."""
+    return settings_hash(objective.model_copy(update={"targets": "", "classes": 0}) if hasattr(objective, "targets") else objective)
+
 
 PAPER = expand("paper")
 CELLS = {f"{study}/{cell}": settings for study, block in PAPER.studies.items() for cell, settings in block.cells.items()}
 # cells that differ in batch and rate alone are one model; one without an objective makes no update
 TRAINED = {name: s for name, s in CELLS.items() if s.objective.name != "none"}
-MODELS = {settings_hash(s.model) + settings_hash(s.objective): name for name, s in reversed(TRAINED.items())}
+MODELS = {settings_hash(s.model) + what_is_learned(s.objective): name for name, s in reversed(TRAINED.items())}
 PUBLISHED_MILLIONS = {"batch_size/b87.5": 95.0, "budget/hubert-slim": 20.0}
 
 
@@ -35,9 +42,11 @@ def test_one_real_update(name, tiny_corpus_dir):
     settings = CELLS[name]
     torch.manual_seed(0)
     objective = objectives.build(settings)
+    if hasattr(objective, "begin"):
+        objective.begin(Upstream(settings.objective.teacher_model), fresh=True)
     cost = cell_cost(settings, 2.0)
     assert sum(p.numel() for p in objective.parameters()) == cost.params
-    assert round(cost.params / 1e6, 1) == pytest.approx(PUBLISHED_MILLIONS[name], abs=0.11)
+    assert name not in PUBLISHED_MILLIONS or round(cost.params / 1e6, 1) == pytest.approx(PUBLISHED_MILLIONS[name], abs=0.11)
     corpus = Corpus(tiny_corpus_dir)
     shapes = Shapes.of(objective)
     requests = [Request(row, 0, min(32_000, corpus.samples(row)), (0, row)) for row in range(2)]
