@@ -234,6 +234,8 @@ class ContrastiveSettings(Settings):
     negative_rule: Literal["fairseq", "batch_size_paper"] = "fairseq"
     temperature: PositiveFloat = 0.1
     final_dim: Positive = 256
+    head: Literal["linear", "mlp"] = "linear"  # of context and targets; mlp: SEW's, with batch norm
+    head_hidden: Positive = 4096  # of mlp
     diversity_weight: Annotated[float, Field(ge=0)] = 0.1
     feature_weight: Annotated[float, Field(ge=0)] = 10.0
     weighting: Literal["fairseq", "batch_size_paper"] = "fairseq"

@@ -124,7 +124,8 @@ def _heads(objective: ObjectiveSettings, masked: int, width: int, channels: int,
     if isinstance(objective, ContrastiveSettings):
         q = objective.quantizer
         quantizer = 2 * channels + 3 * q.groups * q.codes + q.dim
-        return masked * (quantizer + width + 7 * objective.final_dim + 2 * masked)
+        hidden = 0 if objective.head == "linear" else 8 * objective.head_hidden  # two heads: into the norm, its products, ReLU
+        return masked * (quantizer + width + 7 * objective.final_dim + 2 * masked + hidden)
     if isinstance(objective, MaskedPredictionSettings):
         projected = 3 * objective.final_dim if objective.head == "cosine" else 0
         return masked * (width + projected + 2 * objective.classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sslrepro.budget.masked import expected_masked
-from sslrepro.budget.ops import Part, linear, product
+from sslrepro.budget.ops import Part, linear, parameters, product
 from sslrepro.config import (
     ContrastiveSettings,
     DistillationSettings,
@@ -52,9 +52,17 @@ def _contrastive(s: ContrastiveSettings, masked: int, width: int, channels: int,
     logits = linear(masked, channels, q.groups * q.codes, input_grad=features_need_grad)
     return {
         "quantizer": logits + linear(masked, q.codes, q.dim, bias=False),
-        "heads": linear(masked, q.dim, s.final_dim) + linear(masked, width, s.final_dim),
+        "heads": _projection(s, masked, q.dim) + _projection(s, masked, width),
         "negatives": product(masked, masked, s.final_dim),
     }
+
+
+def _projection(s: ContrastiveSettings, masked: int, inputs: int) -> Part:
+    """One linear, or SEW's two with a batch norm between them."""
+    if s.head == "linear":
+        return linear(masked, inputs, s.final_dim)
+    norm = parameters(2 * s.head_hidden)
+    return linear(masked, inputs, s.head_hidden, bias=False) + norm + linear(masked, s.head_hidden, s.final_dim)
 
 
 def _masked_prediction(s: MaskedPredictionSettings, masked: int, width: int) -> Parts:

@@ -100,8 +100,8 @@ def _sew(layers: int, width: int, heads: int) -> NamedModel:
             compression=CompressionSettings(kind="fixed", squeeze=2),
         ),
     )
-    note = "SEW (arXiv 2109.06870) with wav2vec 2.0's quantizer and linear projections in place of its MLP heads"
-    return NamedModel(model, WAV2VEC2, note)
+    note = "SEW (arXiv 2109.06870) with wav2vec 2.0's quantizer and its own MLP heads, as its authors' code"
+    return NamedModel(model, ContrastiveSettings(head="mlp"), note)
 
 
 def _melhubert(stack: int) -> NamedModel:

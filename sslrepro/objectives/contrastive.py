@@ -24,6 +24,7 @@ from sslrepro.draws import numpy_generator, torch_generator
 from sslrepro.models.quantizer import Quantized, Quantizer, gumbel_noise
 from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Batch, Key, LossOutput, Objective, Totals, feature_penalty, take_frames, variance
+from sslrepro.objectives.mlp_head import MLPHead
 
 EPS = 1e-7  # inside the logarithm of the perplexity, as fairseq
 
@@ -70,9 +71,17 @@ class Contrastive(Objective):
         super().__init__(upstream)
         self.settings = settings
         self.quantizer = Quantizer(settings.quantizer, upstream.feature_dim)
-        self.project_q = nn.Linear(settings.quantizer.dim, settings.final_dim)
-        self.final_proj = nn.Linear(upstream.dim, settings.final_dim)
+        self.project_q = self._head(settings.quantizer.dim)
+        self.final_proj = self._head(upstream.dim)
         self.dropout_features = nn.Dropout(settings.dropout_features)
+
+    def _head(self, inputs: int) -> nn.Module:
+        if self.settings.head == "mlp":
+            return MLPHead(inputs, self.settings.head_hidden, self.settings.final_dim)
+        return nn.Linear(inputs, self.settings.final_dim)
+
+    def _project(self, head: nn.Module, x: Tensor, valid: Tensor) -> Tensor:
+        return head(x, valid) if isinstance(head, MLPHead) else head(x)
 
     def draws(self, key: Key, frames: int) -> dict[str, np.ndarray]:
         mask = mask_spans(self.settings.mask, frames, numpy_generator(*key, "mask"))
@@ -108,8 +117,9 @@ class Contrastive(Objective):
         output = self.upstream(batch.waveforms, batch.lengths, mask=batch.mask, layer_keep=self.layer_keep(totals))
         valid = batch.masked_valid
         targets, soft, codes = self._quantize(self._target_features(output.features, output.normed), batch, totals, self.training)
-        context = self.final_proj(take_frames(output.output, batch.masked))
-        nats, correct = contrastive_terms(context, self.project_q(targets), codes, batch.negatives, s.temperature)
+        context = self._project(self.final_proj, take_frames(output.output, batch.masked), valid)
+        targets = self._project(self.project_q, targets, valid)
+        nats, correct = contrastive_terms(context, targets, codes, batch.negatives, s.temperature)
         nats, correct = nats * valid, correct * valid
 
         code_sum = (soft * valid[..., None, None]).sum((0, 1))

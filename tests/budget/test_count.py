@@ -88,6 +88,10 @@ FAMILIES = {
         ),
         CONTRASTIVE,
     ),
+    "mlp_heads": (
+        ModelSettings(front_end=waveform(), encoder=encoder()),
+        ContrastiveSettings(quantizer=QuantizerSettings(codes=12, dim=16), final_dim=20, head="mlp", head_hidden=28),
+    ),
     "stochastic": (
         ModelSettings(
             front_end=waveform(),
