@@ -82,6 +82,8 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("run_folder", type=Path, metavar="RUN", help="runs/<profile>/<study>/<cell>/<seed>")
     export.add_argument("out", type=Path, metavar="DIR")
     export.add_argument("--format", choices=["transformers"], default="transformers")
+    export.add_argument("--macs", type=float, help="of a supernet: its best subnet of so many MACs a second of speech, as a run of its own")
+    export.add_argument("--rtf", type=float, help="of a supernet: its best subnet of so many seconds a second of speech, timed here")
 
     _json(verb("doctor", "versions, devices, disk, threads, eSpeak, git; exit 1 if something is missing", _doctor))
     return top
@@ -183,6 +185,11 @@ def _data_prepare(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.macs is not None or options.rtf is not None:
+        from sslrepro.training.subnets import export_subnet
+
+        print(export_subnet(options.run_folder, options.out, options.macs, options.rtf))
+        return 0
     from sslrepro.interop.transformers_out import export_run
 
     kind = export_run(options.run_folder, options.out)

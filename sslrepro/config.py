@@ -158,6 +158,7 @@ class EncoderSettings(Settings):
     width: Positive = 768
     ffn: Positive = 3072
     heads: Positive = 12
+    head_dim: Positive | None = None  # of attention; null: width / heads
     layout: Literal["transformer", "conformer", "branchformer"] = "transformer"
     norm: Literal["post", "pre"] = "post"
     mixer: str = "attention"  # a name in models.mixers.MIXERS
@@ -172,9 +173,16 @@ class EncoderSettings(Settings):
 
     @model_validator(mode="after")
     def _divides(self) -> EncoderSettings:
-        if self.width % self.heads:
+        if self.head_dim is None and self.width % self.heads:
             raise ValueError(f"width {self.width} does not divide by heads {self.heads}")
+        if self.head_dim is not None and self.mixer not in ("attention", "unfused"):
+            raise ValueError(f"head_dim is of attention alone, not of mixer {self.mixer!r}")
         return self
+
+    @property
+    def attended(self) -> int:
+        """The width of queries, keys and values, all heads together."""
+        return self.width if self.head_dim is None else self.heads * self.head_dim
 
     def at(self, factors: Factors) -> EncoderSettings:
         """The same encoder, running at these factors."""
@@ -258,6 +266,16 @@ class MaskedPredictionSettings(Settings):
     dropout_features: Share = 0.1
 
 
+class SupernetSettings(Settings):
+    """Once for all (LightHuBERT): every update trains one smaller student, whose weights are the leading part of the model's. One choice
+    of each list, the same for all layers (the paper chooses heads and ratio layer by layer); the size of a head stays."""
+
+    widths: Annotated[list[Positive], Field(min_length=1)]
+    heads: Annotated[list[Positive], Field(min_length=1)]
+    ffn_ratios: Annotated[list[PositiveFloat], Field(min_length=1)]
+    layers: Annotated[list[Positive], Field(min_length=1)]
+
+
 class DistillationSettings(Settings):
     """A student of a frozen teacher, which is another cell of the profile (see objectives.distillation)."""
 
@@ -270,6 +288,13 @@ class DistillationSettings(Settings):
     normalise: bool = True  # the teacher's states to zero mean and unit variance over their channels; DistilHuBERT: as they are
     cosine_weight: Annotated[float, Field(ge=0)] = 1.0
     mask: MaskSettings = MaskSettings(share=0.0)  # share 0: nothing is masked, and the loss is over all frames
+    supernet: SupernetSettings | None = None
+
+    @model_validator(mode="after")
+    def _hints(self) -> DistillationSettings:
+        if self.supernet is not None and self.heads != "layers":
+            raise ValueError("a supernet needs heads: layers")
+        return self
 
 
 class ReconstructionSettings(Settings):

@@ -18,6 +18,7 @@ from sslrepro.budget.front_end import SAMPLE_RATE, front_end, has_weights, hop
 from sslrepro.budget.heads import heads, masked_frames
 from sslrepro.budget.ops import Part, linear, parameters
 from sslrepro.budget.own_targets import own_targets
+from sslrepro.budget.subnets import subnets
 from sslrepro.config import CellSettings, ContrastiveSettings, ModelSettings, NoObjective, ObjectiveSettings
 
 PRETRAINING = ("quantizer", "heads", "negatives", "targets", "teacher")  # what a user of the model never runs
@@ -104,6 +105,9 @@ def count(model: ModelSettings, objective: ObjectiveSettings, samples: int, mask
     teacher = getattr(objective, "teacher_model", None)
     if teacher is not None:
         components["teacher"] = Part(training=count(teacher, NoObjective(), samples).macs)  # its forward alone
+    if getattr(objective, "supernet", None) is not None:  # each update trains one of these
+        alone = objective.model_copy(update={"supernet": None})
+        drawn = [count(smaller, alone, samples, masked).components for smaller in subnets(model, objective.supernet)]
     sampled = tuple(components | parts for parts in drawn)
     return Cost(samples, frames, masked, components, trained=not isinstance(objective, NoObjective), sampled=sampled)
 

@@ -32,7 +32,7 @@ def dropout_mask(entries: int, rate: float, kernels: Kernels) -> int:
 def attention(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
     """Queries, keys, values, output; the weights of every head unless they are fused."""
     queries, keys = (-(-frames // factor) for factor in (s.compression.query, s.compression.key_value))
-    projected = 2 * FLOAT * (queries + keys) * s.width + sum(FLOAT * n * s.width for n in (queries, keys) if n < frames)  # and the means
+    projected = 2 * FLOAT * (queries + keys) * s.attended + sum(FLOAT * n * s.width for n in (queries, keys) if n < frames)  # and the means
     if kernels.fused:
         return projected + FLOAT * s.heads * queries
     weights = s.heads * queries * keys

@@ -14,10 +14,11 @@ FEATURES, HIDDEN, SHORT = 17, 64, 3
 
 def attention(settings: EncoderSettings, frames: int) -> Part:
     """Four linears, and the two products of queries, keys and values: T (4 d^2) + 2 T^2 d. With pooling, queries and what comes out of them
-    are T / q, keys and values T / k: d^2 (2 T / q + 2 T / k) + 2 (T / q) (T / k) d."""
-    d, pooling = settings.width, settings.compression
+    are T / q, keys and values T / k: d^2 (2 T / q + 2 T / k) + 2 (T / q) (T / k) d. With heads of a size of their own, heads x size is d of
+    the products and one side of the linears."""
+    d, inner, pooling = settings.width, settings.attended, settings.compression
     queries, keys = (-(-frames // factor) for factor in (pooling.query, pooling.key_value))
-    return 2 * linear(queries, d, d) + 2 * linear(keys, d, d) + 2 * product(queries, keys, d)
+    return linear(queries, d, inner) + linear(queries, inner, d) + 2 * linear(keys, d, inner) + 2 * product(queries, keys, inner)
 
 
 def _by_frame_and_once(frames: int, width: int) -> Part:

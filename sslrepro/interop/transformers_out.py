@@ -34,6 +34,7 @@ def family_of(settings: ModelSettings) -> str:
         reasons |= {
             f"a {encoder.layout} of this form": encoder.layout != "transformer",
             f"the mixer {encoder.mixer!r}": encoder.mixer != "attention",
+            "heads whose sizes do not add up to the width": encoder.attended != encoder.width,
             f"positions of kind {encoder.position.kind!r}": encoder.position.kind != "conv",
             f"compression {encoder.compression.kind!r}": encoder.compression.kind not in ("none", "fixed"),
             "compression with pre-norm": squeezed and encoder.norm == "pre",

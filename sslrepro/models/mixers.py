@@ -28,14 +28,14 @@ class SelfAttention(nn.Module):
 
     def __init__(self, settings: EncoderSettings):
         super().__init__()
-        width = settings.width
+        width, attended = settings.width, settings.attended
         self.heads = settings.heads
         self.dropout = settings.attention_dropout
         self.query_pool = self.key_value_pool = 1
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, attended)
+        self.k_proj = nn.Linear(width, attended)
+        self.v_proj = nn.Linear(width, attended)
+        self.out_proj = nn.Linear(attended, width)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         def split(y: Tensor) -> Tensor:

@@ -6,6 +6,7 @@
 2.2). `heads: layers`: each layer from the student's layer at the same relative depth (the hints of FitHuBERT, arXiv 2207.00555, and
 LightHuBERT, arXiv 2203.15610; their own distances are squared and absolute errors, here all students share the one above).
 Without a mask the loss is over all frames; with one over the masked frames alone, which the teacher sees and the student does not.
+With a `supernet` each update trains one smaller student on the leading part of the weights (LightHuBERT's second stage).
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslrepro.config import DistillationSettings
+from sslrepro.budget.subnets import subnets
+from sslrepro.config import DistillationSettings, ModelSettings
 from sslrepro.data.masking import mask_spans
 from sslrepro.draws import numpy_generator
 from sslrepro.errors import UserError
+from sslrepro.models.slices import Slices
 from sslrepro.models.upstream import Upstream, UpstreamOutput
 from sslrepro.objectives.base import Batch, Key, LossOutput, Objective, Totals, take_frames, variance
 
@@ -68,9 +71,10 @@ class Distillation(Objective):
         if settings.heads == "output":
             self.heads = OutputHeads(upstream.dim, len(settings.layers), model.encoder.width)
         else:
-            own = upstream.settings.encoder.layers
-            self.sources = [source_layer(layer, depth, own) for layer in settings.layers]
             self.heads = nn.ModuleList(nn.Linear(upstream.dim, model.encoder.width) for _ in settings.layers)
+        self.subnets = [] if settings.supernet is None else subnets(upstream.settings, settings.supernet)
+        self.slices = Slices()
+        self.chosen: ModelSettings | None = None  # the subnet that is validated; None: all of the model
 
     def begin(self, teacher: Upstream, fresh: bool) -> None:
         """Take the teacher, frozen; fresh: give the student its front end and first layers where the settings say so.
@@ -100,23 +104,35 @@ class Distillation(Objective):
         chosen = torch.stack([self._take(hidden[layer], batch) for layer in self.settings.layers], dim=2).float()
         return F.layer_norm(chosen, chosen.shape[-1:]) if self.settings.normalise else chosen
 
-    def student(self, batch: Batch, totals: Totals) -> UpstreamOutput:
-        mask = batch.mask if self.masked else None
-        return self.upstream(batch.waveforms, batch.lengths, mask=mask, layer_keep=self.layer_keep(totals))
+    def size(self, totals: Totals) -> ModelSettings:
+        """The student of this update, the same on every device and in every micro-batch."""
+        if not self.subnets or not self.training:
+            return self.chosen or self.upstream.settings
+        return self.subnets[numpy_generator(totals.seed, "subnet", totals.update).integers(len(self.subnets))]
+
+    def student(self, batch: Batch, totals: Totals, size: ModelSettings) -> UpstreamOutput:
+        mask, keep = batch.mask if self.masked else None, self.layer_keep(totals)
+        if size is self.upstream.settings:
+            return self.upstream(batch.waveforms, batch.lengths, mask=mask, layer_keep=keep)
+        keep = None if keep is None else keep[: size.encoder.layers]
+        return self.slices.run(self.upstream, size, batch.waveforms, batch.lengths, mask=mask, layer_keep=keep)
 
     def predict(self, output: UpstreamOutput, batch: Batch) -> Tensor:
         """(batch, n, layers, dim)."""
         if self.settings.heads == "output":
             return self.heads(self._take(output.output, batch))
-        hidden = output.hidden_states
-        read = [head(self._take(hidden[source], batch)) for head, source in zip(self.heads, self.sources, strict=True)]
+        hidden, depth = output.hidden_states, self.settings.teacher_model.encoder.layers
+        read = []
+        for head, layer in zip(self.heads, self.settings.layers, strict=True):
+            x = self._take(hidden[source_layer(layer, depth, len(hidden) - 1)], batch)
+            read.append(F.linear(x, head.weight[:, : x.shape[-1]], head.bias))
         return torch.stack(read, dim=2)
 
     def _take(self, x: Tensor, batch: Batch) -> Tensor:
         return take_frames(x, batch.masked) if self.masked else x
 
     def forward(self, batch: Batch, totals: Totals) -> LossOutput:
-        states, output = self.states(batch), self.student(batch, totals)
+        states, output = self.states(batch), self.student(batch, totals, self.size(totals))
         predictions = self.predict(output, batch)
         loss, cosine = (x.mean(2) for x in distances(predictions, states, self.settings.cosine_weight))
         if self.masked:

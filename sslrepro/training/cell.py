@@ -33,6 +33,7 @@ from sslrepro.training.measure import measured
 from sslrepro.training.meter import Progress
 from sslrepro.training.ranks import decided, fabric_for, rank, wait_for
 from sslrepro.training.runs import begin_with, load_upstream, spent_flops
+from sslrepro.training.subnets import TABLE, validated
 
 
 class CellFailed(Exception):
@@ -144,6 +145,9 @@ def _run_seed(
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, folder / "model.safetensors")
     metrics = _pretrain_metrics(state) | _cost_metrics(profile, settings, seed, state)
     scores = Scores.empty()
+    if state.status == "completed" and getattr(module, "subnets", None):
+        progress.say(f"validating {len(module.subnets)} subnets")
+        validated(module, corpus, settings).to_csv(folder / TABLE, index=False)
     if state.status == "completed":
         scores = _validation_rows(corpus, state)
         for share in settings.training.snapshots:

@@ -14,6 +14,7 @@ from sslrepro import objectives
 from sslrepro.budget.count import cell_cost
 from sslrepro.config import CellSettings, Profile, TargetSettings, parse
 from sslrepro.errors import UserError
+from sslrepro.models.slices import cut
 from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Objective
 from sslrepro.paths import cell_dir
@@ -71,9 +72,18 @@ def spent_flops(folder: Path) -> float:
 
 
 def begin_with(upstream: Upstream, folder: Path) -> None:
-    """Give an upstream the weights of a finished run's. Raises UserError naming the first weights that do not fit."""
-    weights = load_upstream(folder).state_dict()
-    own = upstream.state_dict()
+    """Give an upstream the weights of a finished run's; those of a supernet are cut to its shape.
+
+    Raises UserError naming the first weights that do not fit.
+    """
+    settings, module = load_run(folder)
+    given = module if isinstance(module, Upstream) else module.upstream
+    if getattr(settings.objective, "supernet", None) is not None:
+        try:
+            given = cut(given, upstream.settings)
+        except UserError as reason:
+            raise UserError(f"{folder}: this cell is no part of its supernet: {reason}") from None
+    weights, own = given.state_dict(), upstream.state_dict()
     differ = sorted(set(weights) ^ set(own)) + sorted(n for n in set(weights) & set(own) if weights[n].shape != own[n].shape)
     if differ:
         raise UserError(f"{folder}: its upstream is not of this cell's shape: {len(differ)} weights differ, the first is {differ[0]}")

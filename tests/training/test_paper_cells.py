@@ -18,8 +18,10 @@ from sslrepro.pipeline.profile import expand
 
 
 def what_is_learned(objective) -> str:
-    """Short for an objective, whatever its labels are: a second iteration is the same model but for their number."""
-    return settings_hash(objective.model_copy(update={"targets": "", "classes": 0}) if hasattr(objective, "targets") else objective)
+    """Short for an objective, whatever its labels are (a second iteration is the same model but for their number) and the parts of the
+    model that its updates train."""
+    alike = {"targets": "", "classes": 0, "supernet": None}
+    return settings_hash(objective.model_copy(update={name: value for name, value in alike.items() if hasattr(objective, name)}))
 
 
 PAPER = expand("paper")
