@@ -14,7 +14,7 @@ export WANDB_ERROR_REPORTING := false
 # another project's environment must not be mixed in
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX
 
-.PHONY: help setup install repro test test-interop lint report lock
+.PHONY: help setup install repro test test-slow test-interop lint report lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -41,6 +41,9 @@ repro: setup ## the pipeline on PROFILE (quick), JOBS=N stages at a time; FORCE=
 
 test: setup ## all tests: unit, parity, pipeline, and every notebook
 	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 600 tests notebooks
+
+test-slow: setup ## every cell of the profile paper at its real size, one update each: minutes
+	@OMP_NUM_THREADS=2 python -m pytest -m slow tests
 
 test-interop: setup ## a SUPERB task by S3PRL itself, in an environment of its own (.s3prl, 7 GB)
 	@test -x .s3prl/bin/python || $(UV) venv --quiet --no-project --python .venv/bin/python .s3prl

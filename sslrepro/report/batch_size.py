@@ -103,7 +103,7 @@ def draw_labels(folder: Path) -> Figure:
             axis.axhline(level, color=colours[labels], linestyle=":", linewidth=1)
         axis.set_yscale("log")
         _log(axis, "batch_seconds", f"{table.unit.iloc[0]}, %", title)
-        _plain_ticks(axis.yaxis, *axis.get_ylim())
+        plain_ticks(axis.yaxis, *axis.get_ylim())
         axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     return _done(figure)
 
@@ -118,7 +118,7 @@ def draw_against_hours(folder: Path, metric: str, label: str) -> Figure:
     _by_batch(paper, "wer_clean", axes[1])
     axes[1].set_yscale("log")
     _log(axes[1], "hours_seen", "WER on test-clean, %", "published, 100 hours of labels")
-    _plain_ticks(axes[1].yaxis, *axes[1].get_ylim())
+    plain_ticks(axes[1].yaxis, *axes[1].get_ylim())
     return _done(figure)
 
 
@@ -140,8 +140,8 @@ def draw_dispersion(folder: Path) -> Figure:
         if start:
             axis.plot(x, x**-0.5, "k--", linewidth=1, label="1 / square root")
         axis.set(xscale="log", yscale="log", xlabel="batch, relative", ylabel="gradient dispersion, relative", title=title)
-        _plain_ticks(axis.xaxis, *axis.get_xlim())
-        _plain_ticks(axis.yaxis, *axis.get_ylim())
+        plain_ticks(axis.xaxis, *axis.get_xlim())
+        plain_ticks(axis.yaxis, *axis.get_ylim())
         axis.legend(fontsize="small")
     return _done(figure)
 
@@ -213,10 +213,10 @@ def _panels(count: int, width: float = 4.0) -> tuple[Figure, list[Axes]]:
 
 def _log(axis: Axes, x: str, y: str, title: str) -> None:
     axis.set(xscale="log", xlabel=AXIS[x], ylabel=y, title=title)
-    _plain_ticks(axis.xaxis, *axis.get_xlim())
+    plain_ticks(axis.xaxis, *axis.get_xlim())
 
 
-def _plain_ticks(side: Axis, low: float, high: float) -> None:
+def plain_ticks(side: Axis, low: float, high: float) -> None:
     """1, 2, 5 on a logarithmic axis of up to two decades, powers of ten beyond, as plain numbers."""
     side.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,), numticks=10))
     side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -160,7 +160,7 @@ def test_opening_and_running_a_notebook_reruns_no_stage_and_editing_it_does(clea
     assert clean.changed() == {"sources"}
     clean.run("dvc", "repro", "--single-item", "sources")
     assert clean.changed() == set()
-    code["source"] = ["study = 'budget'\n", "cell = 'masked'\n", "profile = 'tiny'\n"]
+    code["source"] = ["study = 'budget'\n", "cell = 'hubert-slim'\n", "profile = 'tiny'\n"]
     path.write_text(json.dumps(content))
     clean.run("dvc", "repro", "--single-item", "sources")
     assert clean.changed() == CELLS
@@ -218,7 +218,7 @@ def test_a_killed_stage_resumes_where_it_was(clean):
 
 def test_two_cells_run_side_by_side(clean):
     clean.put(f"{TRAINING}.learning_rate", 7.0e-4)
-    clean.put("studies.budget.cells.masked.training.learning_rate", 7.0e-4)
-    both = [clean.start("dvc", "repro", "--single-item", cell) for cell in ("batch_size@b16", "budget@masked")]
+    clean.put("studies.budget.cells.hubert-slim.training.learning_rate", 7.0e-4)
+    both = [clean.start("dvc", "repro", "--single-item", cell) for cell in ("batch_size@b16", "budget@hubert-slim")]
     assert [run.wait(180) for run in both] == [0, 0]
     assert not CELLS & clean.changed()

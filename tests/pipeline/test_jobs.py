@@ -118,11 +118,11 @@ def test_every_stage_before_the_scoreboard_is_a_job_that_waits_for_what_it_reads
     assert set(listed) - set(here) == {"scoreboard", "report"} and set(here) <= set(listed)
     assert {need for job in here.values() for need in job.needs} <= set(here)
 
-    second = {"source": "hidden", "cell": "budget/masked", "layer": 1}
+    second = {"source": "hidden", "cell": "budget/hubert-slim", "layer": 1}
     profile = expand("tiny")
     profile = profile.model_copy(update={"targets": profile.targets | {"layer1": parse(TargetSettings, second, "test")}})
     jobs = {job.stage: job for job in jobs_of(profile)}
-    assert (jobs["targets@mfcc"].needs, jobs["targets@layer1"].needs) == (("corpus",), ("budget@masked",))
-    assert "targets@mfcc" in jobs["budget@masked"].needs and "targets@mfcc" not in jobs["batch_size@b8"].needs
+    assert (jobs["targets@mfcc"].needs, jobs["targets@layer1"].needs) == (("corpus",), ("budget@hubert-slim",))
+    assert "targets@mfcc" in jobs["budget@hubert-slim"].needs and "targets@mfcc" not in jobs["batch_size@b8"].needs
     assert jobs["study@batch_size"].needs == ("batch_size@b8", "batch_size@b16")
     assert jobs["batch_size@b16"].seconds > 0
