@@ -54,7 +54,8 @@ class CellSeries(Settings):
     """Our own points: cells of the study by a name template. `"b{batch}"` matches b150 and gives the coordinate batch = 150; every point
     also has the coordinate `cell`. `also`: further templates, each with coordinates that its names do not carry. `coordinates` adds the
     cell's own metrics (`hours: cost.hours_seen`). `snapshots`: one point for every share s of the run that was scored (`metric@s` and the
-    end), with cost.updates and cost.hours_seen in proportion."""
+    end), with cost.updates and cost.hours_seen in proportion. `lengths`: a coordinate's name; one point for every length x that the cell
+    measured (`metric_x`)."""
 
     cells: str | list[str]
     also: dict[str, dict[str, str | float]] = Field(default_factory=dict)
@@ -62,6 +63,7 @@ class CellSeries(Settings):
     where: dict[str, Condition] = Field(default_factory=dict)
     coordinates: dict[str, str] = Field(default_factory=dict)
     snapshots: bool = False
+    lengths: str | None = None
 
     def templates(self) -> dict[str, dict[str, str | float]]:
         """Every name template with the coordinates it gives besides its own."""

@@ -145,12 +145,12 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
     matched = [(cell, found) for cell in results.names() for found in _matches(cell, wanted)]
     for cell, captured in matched:
         for role, metric in named.items():
-            for share, full in _shares(results, cell, metric, spec.snapshots):
+            for share, length, full in _points(results, cell, metric, spec):
                 value = results.values(cell, full, sources)
                 extra = {key: results.values(cell, m, sources) for key, m in spec.coordinates.items()}
                 if value is None or any(v is None for v in extra.values()):
                     continue
-                point = {"cell": cell, "metric": role, "share": share, **captured}
+                point = {"cell": cell, "metric": role, "share": share, **captured, **length}
                 for key, m in spec.coordinates.items():
                     grows = share if m in ("cost.updates", "cost.hours_seen") else 1.0
                     point[key] = float(extra[key][0]) * grows
@@ -194,6 +194,16 @@ def _shares(results: Results, cell: str, metric: str, snapshots: bool) -> list[t
     prefix = metric[: len(metric) - len(plain)]
     end = [] if any(share == 1 for share, _ in taken) else [(1.0, metric)]
     return [(share, prefix + n) for share, n in taken] + end
+
+
+def _points(results: Results, cell: str, metric: str, spec: CellSeries) -> list[tuple[float, dict[str, float], str]]:
+    """Share of the run, measured length where one is asked for, and the metric's full name, of every point of a cell."""
+    if spec.lengths is None:
+        return [(share, {}, full) for share, full in _shares(results, cell, metric, spec.snapshots)]
+    names = results.metrics.metric[results.metrics.cell == cell]
+    ends = {name: name.removeprefix(metric + "_") for name in names if name.startswith(metric + "_")}
+    found = sorted((float(end), name) for name, end in ends.items() if end.replace(".", "", 1).isdigit())
+    return [(1.0, {spec.lengths: length}, name) for length, name in dict(found).items()]
 
 
 def count_series(name: str, spec: CountSeries, counts: Counts | None) -> Series | str:

@@ -27,6 +27,18 @@ class BlockLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+class BlockMLP(nn.Module):
+    """Two block-diagonal linears, each followed by the activation: `(blocks, rows, width / blocks)` → the same."""
+
+    def __init__(self, width: int, blocks: int, activation: nn.Module):
+        super().__init__()
+        self.first, self.second = BlockLinear(width, width, blocks), BlockLinear(width, width, blocks)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.second(self.activation(self.first(x))))
+
+
 def blocks_of(settings: EncoderSettings) -> int:
     """As many blocks as heads. Raises UserError where they do not divide the width."""
     if settings.width % settings.heads:
@@ -37,3 +49,8 @@ def blocks_of(settings: EncoderSettings) -> int:
 def split(x: Tensor, blocks: int) -> Tensor:
     """`(batch, frames, width)` → `(blocks, batch · frames, width / blocks)`, a view."""
     return x.flatten(0, 1).unflatten(1, (blocks, -1)).transpose(0, 1)
+
+
+def join(x: Tensor, like: Tensor) -> Tensor:
+    """Back to the shape `(batch, frames, width)` of `like`."""
+    return x.transpose(0, 1).reshape(like.shape)

@@ -56,7 +56,8 @@ class Encoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, GatedConvMLP):
                 module.open_gate()
         if self.upsample is not None:

@@ -6,7 +6,6 @@ not grow with it. φ's last linear commutes with the mean, and Σ is the same fo
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslrepro.config import EncoderSettings
@@ -23,10 +22,9 @@ class Sumformer(nn.Module):
         width = settings.width
         self.activation = Activation(settings.activation)
         self.phi_first, self.phi_last = nn.Linear(width, width), nn.Linear(width, width)
-        self.psi_first, self.psi_last = nn.Linear(2 * width, width), nn.Linear(width, width)
+        self.psi_frame, self.psi_sum = nn.Linear(width, width, bias=False), nn.Linear(width, width)  # the halves of psi's first
+        self.psi_last = nn.Linear(width, width)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         total = self.phi_last(mean(self.activation(self.phi_first(x)), padding))
-        of_frame, of_sum = self.psi_first.weight.chunk(2, dim=1)
-        inside = F.linear(x, of_frame) + F.linear(total, of_sum, self.psi_first.bias)
-        return self.psi_last(self.activation(inside))
+        return self.psi_last(self.activation(self.psi_frame(x) + self.psi_sum(total)))

@@ -13,12 +13,11 @@ Dropout before c therefore drops channels of s̄ once an utterance, where the au
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslrepro.config import EncoderSettings
 from sslrepro.models.activation import Activation
-from sslrepro.models.blocks import BlockLinear, blocks_of, split
+from sslrepro.models.blocks import BlockMLP, blocks_of, join, split
 from sslrepro.models.padding import Padding
 from sslrepro.models.spectrum import convolve
 
@@ -35,25 +34,22 @@ class SummaryMixing(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
         self._build_branches()
         self.local_norm, self.summary_norm = nn.LayerNorm(self.width), nn.LayerNorm(self.width)
-        self.combine = nn.Linear(2 * self.width, self.width)
+        self.of_local = nn.Linear(self.width, self.width, bias=False)  # the two halves of c
+        self.of_summary = nn.Linear(self.width, self.width)
 
     def _build_branches(self) -> None:
-        self.first = BlockLinear(self.width, 2 * self.width, self.blocks)  # of both branches: a block of f beside one of s
-        self.local = BlockLinear(self.width, self.width, self.blocks)
-        self.summary = BlockLinear(self.width, self.width, self.blocks)
+        self.local = BlockMLP(self.width, self.blocks, self.activation)
+        self.summary = BlockMLP(self.width, self.blocks, self.activation)
 
     def branches(self, x: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
         """f(x_t) `(batch, frames, width)` and s̄ `(batch, 1, width)`."""
-        f, s = self.activation(self.first(split(x, self.blocks))).chunk(2, dim=-1)
-        f, s = self.activation(self.local(f)), self.activation(self.summary(s))
-        f = f.transpose(0, 1).reshape(x.shape)
-        return f, mean_of_blocks(s, padding)
+        groups = split(x, self.blocks)
+        return join(self.local(groups), x), mean_of_blocks(self.summary(groups), padding)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         f, s = self.branches(x, padding)
         f, s = self.dropout(self.local_norm(f)), self.dropout(self.summary_norm(s))
-        of_local, of_summary = self.combine.weight.chunk(2, dim=1)
-        return self.activation(F.linear(f, of_local) + F.linear(s, of_summary, self.combine.bias))
+        return self.activation(self.of_local(f) + self.of_summary(s))
 
 
 class FastSummaryMixing(SummaryMixing):
@@ -74,8 +70,8 @@ class DecaySummaryMixing(SummaryMixing):
 
     def branches(self, x: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
         """s̄ is `(batch, frames, width)` here."""
-        f, s = self.activation(self.first(split(x, self.blocks))).chunk(2, dim=-1)
-        f, s = (self.activation(b).transpose(0, 1).reshape(x.shape) for b in (self.local(f), self.summary(s)))
+        groups = split(x, self.blocks)
+        f, s = join(self.local(groups), x), join(self.summary(groups), x)
         frames = x.shape[1]
         lags = torch.arange(1 - frames, frames, device=x.device)
         sums = convolve(padding.zero(s), (DECAY ** lags.abs()).to(s.dtype)[:, None])
@@ -98,14 +94,11 @@ class LiteSummaryMixing(nn.Module):
     def __init__(self, settings: EncoderSettings):
         super().__init__()
         self.blocks = blocks_of(settings)
-        self.activation = Activation(settings.activation)
-        self.first = BlockLinear(settings.width, settings.width, self.blocks)
-        self.summary = BlockLinear(settings.width, settings.width, self.blocks)
+        self.summary = BlockMLP(settings.width, self.blocks, Activation(settings.activation))
         self.summary_norm = nn.LayerNorm(settings.width)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
-        s = self.activation(self.first(split(x, self.blocks)))
-        s = mean_of_blocks(self.activation(self.summary(s)), padding)
+        s = mean_of_blocks(self.summary(split(x, self.blocks)), padding)
         return self.summary_norm(s).expand_as(x)
 
 

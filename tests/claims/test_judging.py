@@ -273,3 +273,18 @@ def test_scoreboard(tmp_path):
     assert [row.as_dict() for row in again] == [row.as_dict() for row in found]
     unpublished = {claim.id for study in load_ledger() for claim in study.claims if not claim.published}
     assert {row["claim"] for row in written if row["paper"] is None} == unpublished
+
+
+def test_one_measuring_cell_gives_a_point_for_each_length(tmp_path):
+    """sm-05: linear mixers against quadratic attention, and lengths below the criterion's are left out."""
+    made = Made(tmp_path, "summarymixing")
+    for seed in range(3):
+        noise = 1 + 0.01 * made.random.normal()
+        for cell, power in (("mixer-summarymixing", 1), ("mixer-unfused", 2)):
+            times = {
+                f"cost__mixer_seconds_{frames}": noise * (5.0 if frames == 500 else frames**power) for frames in (500, 1000, 2000, 4000)
+            }
+            made.add(cell, seed, cost__mixer_seconds_note=7.0, **times)
+    made.write()
+    row = rows(tmp_path, "summarymixing")["sm-05"]
+    assert row.verdict == "replicated" and [part["value"] for part in row.parts] == pytest.approx([1, 2])

@@ -25,13 +25,11 @@ def layer_norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
     return centred / (centred.square().mean() + norm.eps).sqrt() * norm.weight + norm.bias
 
 
-def blocks(x: Tensor, linear, act, half: int | None = None) -> Tensor:
-    """act(x W + b) with W by blocks, each channel group alone; half: of each block's outputs, its first or second half."""
-    out = []
-    for group, weight, bias in zip(x.chunk(len(linear.weight)), linear.weight, linear.bias, strict=True):
-        y = group @ weight + bias[0]
-        out.append(act(y if half is None else y.chunk(2)[half]))
-    return torch.cat(out)
+def blocks(x: Tensor, mlp, act) -> Tensor:
+    """Two linears, each with its activation, of each group of channels alone."""
+    for linear in (mlp.first, mlp.second):
+        x = torch.cat([act(group @ w + b[0]) for group, w, b in zip(x.chunk(len(linear.weight)), linear.weight, linear.bias, strict=True)])
+    return x
 
 
 def attention(m, x: list[Tensor], act) -> list[Tensor]:
@@ -48,20 +46,21 @@ def attention(m, x: list[Tensor], act) -> list[Tensor]:
 
 
 def combined(m, local: list[Tensor], summaries: list[Tensor], act) -> list[Tensor]:
-    return [
-        act(m.combine(torch.cat([layer_norm(f, m.local_norm), layer_norm(s, m.summary_norm)])))
-        for f, s in zip(local, summaries, strict=True)
-    ]
+    weight = torch.cat([m.of_local.weight, m.of_summary.weight], dim=1)  # one linear of both, side by side
+    rows = []
+    for f, s in zip(local, summaries, strict=True):
+        rows.append(act(weight @ torch.cat([layer_norm(f, m.local_norm), layer_norm(s, m.summary_norm)]) + m.of_summary.bias))
+    return rows
 
 
 def summary_mixing(m, x: list[Tensor], act) -> list[Tensor]:
-    local = [blocks(blocks(frame, m.first, act, 0), m.local, act) for frame in x]
-    summary = [blocks(blocks(frame, m.first, act, 1), m.summary, act) for frame in x]
+    local = [blocks(frame, m.local, act) for frame in x]
+    summary = [blocks(frame, m.summary, act) for frame in x]
     return combined(m, local, [sum(summary) / len(x)] * len(x), act)
 
 
 def summary_mixing_lite(m, x: list[Tensor], act) -> list[Tensor]:
-    summary = [blocks(blocks(frame, m.first, act), m.summary, act) for frame in x]
+    summary = [blocks(frame, m.summary, act) for frame in x]
     return [layer_norm(sum(summary) / len(x), m.summary_norm)] * len(x)
 
 
@@ -71,8 +70,8 @@ def summary_mixing_fast(m, x: list[Tensor], act) -> list[Tensor]:
 
 
 def summary_mixing_decay(m, x: list[Tensor], act) -> list[Tensor]:
-    local = [blocks(blocks(frame, m.first, act, 0), m.local, act) for frame in x]
-    summary = [blocks(blocks(frame, m.first, act, 1), m.summary, act) for frame in x]
+    local = [blocks(frame, m.local, act) for frame in x]
+    summary = [blocks(frame, m.summary, act) for frame in x]
     means = []
     for t in range(len(x)):
         weights = [0.995 ** abs(t - u) for u in range(len(x))]
@@ -96,7 +95,8 @@ def fnet(m, x: list[Tensor], act) -> list[Tensor]:
 
 def sumformer(m, x: list[Tensor], act) -> list[Tensor]:
     total = sum(m.phi_last(act(m.phi_first(frame))) for frame in x) / len(x)
-    return [m.psi_last(act(m.psi_first(torch.cat([frame, total])))) for frame in x]
+    weight = torch.cat([m.psi_frame.weight, m.psi_sum.weight], dim=1)
+    return [m.psi_last(act(weight @ torch.cat([frame, total]) + m.psi_sum.bias)) for frame in x]
 
 
 def hyena(m, x: list[Tensor], act) -> list[Tensor]:
