@@ -165,7 +165,8 @@ def _coordinates(spec: OwnSeries) -> set[str] | None:
         return None
     if isinstance(spec, CountSeries):
         return set(spec.over)
-    return {"cell", "metric", "share", *spec.coordinates}.union(*(template(name).groupindex for name in spec.templates()))
+    measured = {spec.lengths} if spec.lengths else set()
+    return {"cell", "metric", "share", *spec.coordinates, *measured}.union(*(template(name).groupindex for name in spec.templates()))
 
 
 class StudyClaims(Settings):
