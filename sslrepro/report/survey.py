@@ -103,6 +103,28 @@ def draw_tunings(folder: Path) -> Figure:
     return _done(figure)
 
 
+def draw_data(folder: Path) -> Figure:
+    """Error after fine-tuning against the labels, a line for each amount of unlabelled speech (cells hours-<h>)."""
+    table = pd.read_csv(folder / "metrics.csv")
+    table = (
+        table.join(table.metric.str.extract(TUNED))
+        .join(table.cell.str.extract(r"^hours-(?P<hours>[\d.]+)$"))
+        .dropna(subset=["minutes", "hours"])
+    )
+    figure, axes = _panels(1, 5.0)
+    if table.empty:
+        axes[0].text(0.5, 0.5, "this profile varies no data", transform=axes[0].transAxes, ha="center")
+        axes[0].set_axis_off()
+        return _done(figure)
+    table = table.assign(minutes=table.minutes.astype(float), hours=table.hours.astype(float), error=100 * table.value)
+    for hours, rows in table.groupby("hours"):
+        mean = rows.groupby("minutes").error.agg(["mean", "std"]).fillna(0.0)
+        axes[0].errorbar(mean.index, mean["mean"], mean["std"], marker="o", capsize=3, label=f"{hours:g} h")
+    axes[0].set(xscale="log", xlabel="minutes of labels", ylabel=f"{table.unit.iloc[0].upper()}, %")
+    axes[0].legend(title="unlabelled", fontsize="small")
+    return _done(figure)
+
+
 def draw_map(table: pd.DataFrame, metric: str = "phone.accuracy", names: int = 6) -> Figure:
     """Every method on four costs; the line joins the Pareto front, whose first `names` points are named. table: efficiency_map's."""
     mean = means(table)
