@@ -536,12 +536,15 @@ class FineTuneSettings(Settings):
     freeze: Annotated[float, Field(ge=0)] = 5_000.0  # full: the encoder learns after this share of the run, or updates above 1
     mask: MaskSettings = MaskSettings(rule="batch_size_paper", share=0.05)  # spans of time; share 0: none
     lm: LanguageModelSettings | None = None  # null: read greedily alone; else both ways
+    keep: bool = False  # the last fine-tuned model of each share stays in the run's folder, for `sslrepro transcribe`
 
     @model_validator(mode="after")
     def _once(self) -> FineTuneSettings:
         minutes = [share.minutes for share in self.shares]
         if len(set(minutes)) < len(minutes):
             raise ValueError(f"shares: the same minutes twice: {minutes}")
+        if self.keep and self.method.kind != "full":
+            raise ValueError(f"keep: only fully fine-tuned models are kept whole; of method {self.method.kind!r} what it learned always is")
         return self
 
 

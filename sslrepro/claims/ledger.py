@@ -22,6 +22,7 @@ STUDIES = ("budget", "batch_size", "stochastic", "summarymixing", "survey")
 ProfileName = Literal["quick", "laptop", "gpu", "paper"]
 Evidence = Literal["C", "A", "D"]
 _TABLES = "published"
+FACTORS = {"factors", "squeeze", "query", "key_value", "pooling"}  # coordinates of a choice of compression factors
 
 
 class PublishedSeries(Settings):
@@ -55,7 +56,8 @@ class CellSeries(Settings):
     also has the coordinate `cell`. `also`: further templates, each with coordinates that its names do not carry. `coordinates` adds the
     cell's own metrics (`hours: cost.hours_seen`). `snapshots`: one point for every share s of the run that was scored (`metric@s` and the
     end), with cost.updates and cost.hours_seen in proportion. `lengths`: a coordinate's name; one point for every length x that the cell
-    measured (`metric_x`)."""
+    measured (`metric_x`). `factors`: one point for every choice of compression factors at which the cell was scored (`metric:s2-q1-k4`),
+    with the coordinates `factors` (the name), `squeeze`, `query`, `key_value` and `pooling`, the product of the last two."""
 
     cells: str | list[str]
     also: dict[str, dict[str, str | float]] = Field(default_factory=dict)
@@ -64,6 +66,7 @@ class CellSeries(Settings):
     coordinates: dict[str, str] = Field(default_factory=dict)
     snapshots: bool = False
     lengths: str | None = None
+    factors: bool = False
 
     def templates(self) -> dict[str, dict[str, str | float]]:
         """Every name template with the coordinates it gives besides its own."""
@@ -165,8 +168,8 @@ def _coordinates(spec: OwnSeries) -> set[str] | None:
         return None
     if isinstance(spec, CountSeries):
         return set(spec.over)
-    measured = {spec.lengths} if spec.lengths else set()
-    return {"cell", "metric", "share", *spec.coordinates, *measured}.union(*(template(name).groupindex for name in spec.templates()))
+    own = ({spec.lengths} if spec.lengths else set()) | (FACTORS if spec.factors else set())
+    return {"cell", "metric", "share", *spec.coordinates, *own}.union(*(template(name).groupindex for name in spec.templates()))
 
 
 class StudyClaims(Settings):

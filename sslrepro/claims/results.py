@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from sslrepro.claims.ledger import CellSeries, CountSeries, template
 from sslrepro.claims.series import Series
 from sslrepro.errors import UserError
 
+CHOICE = re.compile(r":s(\d+)-q(\d+)-k(\d+)")  # as config.Factors writes itself
 COMPLEMENT = "1 - "  # a metric named "1 - phone.accuracy" is the error of that accuracy
 
 
@@ -196,8 +198,22 @@ def _shares(results: Results, cell: str, metric: str, snapshots: bool) -> list[t
     return [(share, prefix + n) for share, n in taken] + end
 
 
-def _points(results: Results, cell: str, metric: str, spec: CellSeries) -> list[tuple[float, dict[str, float], str]]:
-    """Share of the run, measured length where one is asked for, and the metric's full name, of every point of a cell."""
+def _choices(results: Results, cell: str, metric: str) -> list[tuple[float, dict[str, str | float], str]]:
+    """As `_points`, of the choices of compression factors at which the metric was taken."""
+    chosen = []
+    for name in sorted(set(results.metrics.metric[results.metrics.cell == cell])):
+        match = CHOICE.fullmatch(name.removeprefix(metric)) if name.startswith(metric) else None
+        if match:
+            squeeze, query, key_value = map(float, match.groups())
+            factors = {"squeeze": squeeze, "query": query, "key_value": key_value, "pooling": query * key_value}
+            chosen.append((1.0, {"factors": match[0].removeprefix(":"), **factors}, name))
+    return chosen
+
+
+def _points(results: Results, cell: str, metric: str, spec: CellSeries) -> list[tuple[float, dict[str, str | float], str]]:
+    """Share of the run, measured length or factors where they are asked for, and the metric's full name, of every point of a cell."""
+    if spec.factors:
+        return _choices(results, cell, metric)
     if spec.lengths is None:
         return [(share, {}, full) for share, full in _shares(results, cell, metric, spec.snapshots)]
     names = results.metrics.metric[results.metrics.cell == cell]

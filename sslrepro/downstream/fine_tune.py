@@ -69,7 +69,8 @@ def fine_tune(
 
     Learns from `share.minutes` of labels, nested in one another, with every training voice. Metrics are `fine_tune_<minutes>min.per`, or
     `.wer` and `.cer`, read greedily; with `settings.lm` also `.per_lm`, `.wer_lm`, `.cer_lm`; and where the test split is folders named
-    test-clean, test-other, ... (LibriSpeech), each for every folder: `.wer_clean`, `.wer_lm_clean`. Raises Unavailable when the corpus
+    test-clean, test-other, ... (LibriSpeech), each for every folder: `.wer_clean`, `.wer_lm_clean`. Of an encoder with sampled compression
+    each stands for what it runs at, and follows for every choice of factors: `.per:s2-q1-k1`. Raises Unavailable when the corpus
     has no such labels, UserError when it has too few minutes of them.
     """
     device, name = torch.device(device), f"fine_tune_{share.minutes:g}min"
@@ -88,7 +89,7 @@ def fine_tune(
     decoders: dict[str, Decode] = {"": greedy}
     if settings.lm is not None:
         decoders["_lm"] = BeamSearch(NGram(_sentences(corpus, settings), settings.lm.order), settings.lm)
-    result = _score(model, corpus, data, settings, name, decoders)
+    result = _score_choices(model, corpus, data, settings, name, decoders)
     return model, replace(result, metrics=result.metrics | costs, notes=too_few_note(len(fits) - len(train), name))
 
 
@@ -102,6 +103,24 @@ def _sentences(corpus: Corpus, settings: FineTuneSettings) -> list[list[str]]:
     data = _labelled(corpus, settings, corpus.split("train")["frames"].sum() / SAMPLE_RATE / 60)
     symbols = [data.labels[row] for row in data.train.tolist()]
     return symbols if settings.symbols == "phones" else ["".join(line).split() for line in symbols]
+
+
+def _score_choices(
+    model: CTCModel, corpus: Corpus, data: Labelled, settings: FineTuneSettings, name: str, decoders: dict[str, Decode]
+) -> TaskResult:
+    """As `_score`, and at every choice of factors, which the model is left without."""
+    upstream = model.upstream
+    if not upstream.choices:
+        return _score(model, corpus, data, settings, name, decoders)
+    fixed, metrics, speakers = upstream.encoder.fixed, {}, []
+    for factors in upstream.choices:
+        upstream.set_compression(*factors)
+        found = _score(model, corpus, data, settings, name, decoders)
+        for suffix in ["", f":{factors}"] if factors == fixed else [f":{factors}"]:
+            metrics |= {metric + suffix: value for metric, value in found.metrics.items()}
+            speakers += [(metric + suffix, *line) for metric, *line in found.speakers]
+    upstream.set_compression(*fixed)
+    return TaskResult(metrics, speakers)
 
 
 def _score(

@@ -15,7 +15,8 @@ from torch import Tensor
 from sslrepro.config import DownstreamSettings
 from sslrepro.data.corpus import Corpus
 from sslrepro.downstream.features import FrozenStates
-from sslrepro.downstream.fine_tune import fine_tune
+from sslrepro.downstream.fine_tune import CTCModel, fine_tune
+from sslrepro.downstream.kept import keep
 from sslrepro.downstream.parameter_efficient import learned
 from sslrepro.downstream.registry import find_task
 from sslrepro.downstream.task import Labelled, Task, TaskResult, Unavailable
@@ -31,7 +32,7 @@ class Scores:
     """metrics, rows of speakers.csv and trials.csv (docs/schemas.md).
 
     unavailable: task -> why it was not scored; notes: what was left out, and why. adapters: fine-tuning -> what it learned, where that is
-    not the whole model.
+    not the whole model. models: minutes of labels -> the whole fine-tuned model, where it is to be kept.
     """
 
     metrics: dict[str, float]
@@ -40,6 +41,7 @@ class Scores:
     unavailable: dict[str, str]
     notes: list[str] = field(default_factory=list)
     adapters: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    models: dict[float, CTCModel] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> Scores:
@@ -57,10 +59,11 @@ class Scores:
         return Scores(
             self.metrics | other.metrics, self.speakers + other.speakers, self.trials + other.trials,
             self.unavailable | other.unavailable, self.notes + other.notes, self.adapters | other.adapters,
+            self.models | other.models,
         )  # fmt: skip
 
     def at(self, suffix: str) -> Scores:
-        """The same with a suffix on each metric's name, such as `@0.5` for a snapshot."""
+        """The same with a suffix on each metric's name, such as `@0.5` for a snapshot, whose models are not kept."""
         return Scores(
             {name + suffix: value for name, value in self.metrics.items()},
             [(name + suffix, *row) for name, *row in self.speakers],
@@ -69,11 +72,13 @@ class Scores:
         )  # fmt: skip
 
     def write(self, folder: Path) -> None:
-        """speakers.csv and trials.csv, also when they have no rows; adapters, each alone."""
+        """speakers.csv and trials.csv, also when they have no rows; adapters and models, each alone."""
         pd.DataFrame(self.speakers, columns=SPEAKERS).to_csv(folder / "speakers.csv", index=False)
         pd.DataFrame(self.trials, columns=TRIALS).to_csv(folder / "trials.csv", index=False)
         for name, tensors in self.adapters.items():
             save_file(tensors, folder / f"{name}.safetensors")
+        for minutes, model in self.models.items():
+            keep(model, folder, minutes)
 
 
 def score(upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed: int, device: torch.device | str | None = None) -> Scores:
@@ -101,6 +106,8 @@ def score(upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed
             scores.unavailable[name] = str(reason)
             continue
         scores += Scores.of(result)
+        if settings.fine_tune.keep:
+            scores.models[share.minutes] = model
         if settings.fine_tune.method.kind != "full":
             scores.adapters[name] = {key: tensor.contiguous().cpu() for key, tensor in learned(model).items()}
     return scores

@@ -128,15 +128,19 @@ class Upstream(nn.Module):
         self.encoder.fixed = self.encoder.fixed._replace(**{name: value for name, value in given.items() if value is not None})
         return self.encoder.fixed
 
+    @property
+    def choices(self) -> list[Factors]:
+        """Every combination of factors that this model was trained for, where there is a choice; else none."""
+        compression = None if self.encoder is None else self.encoder.settings.compression
+        return compression.trained if compression is not None and compression.kind == "stochastic" and compression.sampled else []
+
     def draw_compression(self, *key: Key) -> None:
         """Draw from a counter what training mode runs at until the next draw, each factor uniformly from its set.
 
         Nothing happens where factors are not sampled.
         """
-        compression = None if self.encoder is None else self.encoder.settings.compression
-        if compression is not None and compression.kind == "stochastic" and compression.sampled:
-            trained = compression.trained
-            self.encoder.drawn = trained[numpy_generator(*key, "compression").integers(len(trained))]
+        if choices := self.choices:
+            self.encoder.drawn = choices[numpy_generator(*key, "compression").integers(len(choices))]
 
     def front(
         self, waveforms: Tensor, lengths: Tensor | Sequence[int], alter: Callable[[Tensor], Tensor] | None = None

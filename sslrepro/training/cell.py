@@ -29,7 +29,7 @@ from sslrepro.paths import cell_dir, corpus_dir, targets_dir, work_dir
 from sslrepro.pipeline.machine import fingerprint
 from sslrepro.training.identity import code_hash, commit, machine
 from sslrepro.training.loop import State, snapshot_name, train
-from sslrepro.training.measure import measured
+from sslrepro.training.measure import inference_macs, measured
 from sslrepro.training.meter import Progress
 from sslrepro.training.ranks import decided, fabric_for, rank, wait_for
 from sslrepro.training.runs import begin_with, load_upstream, spent_flops
@@ -164,7 +164,7 @@ def _run_seed(
             progress.say(note)
         if settings.measure is not None:
             progress.say("measuring time and memory")
-            metrics |= measured(module, settings, seed)
+            metrics |= measured(module, settings, seed) | inference_macs(settings)
     else:
         (folder / "evidence.json").write_text(json.dumps({"status": state.status, **state.evidence}, indent=1, default=str))
     scores.write(folder)

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sslrepro.budget.count import count
 from sslrepro.budget.memory import cuda_peak
 from sslrepro.budget.memory import measure as step_memory
-from sslrepro.config import CellSettings, MeasureSettings
+from sslrepro.config import CellSettings, Factors, MeasureSettings, NoObjective
 from sslrepro.data.loading import SAMPLE_RATE, Request, Shapes, collate
 from sslrepro.downstream.ctc import ctc_loss
 from sslrepro.downstream.fine_tune import CTCModel
@@ -48,11 +49,11 @@ def measured(module: Objective | Upstream, settings: CellSettings, seed: int, de
     upstream = module if isinstance(module, Upstream) else module.upstream
     clock = _Clock(wanted, device, half=settings.training.precision == "bf16")
     with _threads(wanted.threads):
-        metrics = clock.medians(
-            "inference_seconds", {s: _inference(upstream, _noise(s, wanted.batch, seed, device)) for s in wanted.inference}
-        )
-        metrics |= clock.medians("encoder_seconds", {s: _encoder(upstream, _noise(s, wanted.batch, seed, device)) for s in wanted.encoder})
-        metrics |= clock.medians("mixer_seconds", {frames: _mixer(settings, frames, seed, device) for frames in wanted.mixer})
+        metrics = clock.medians(_inferences(upstream, wanted, seed, device))
+        encoders = {s: _encoder(upstream, _noise(s, wanted.batch, seed, device)) for s in wanted.encoder}
+        metrics |= clock.medians(_names("encoder_seconds", encoders))
+        mixers = {frames: _mixer(settings, frames, seed, device) for frames in wanted.mixer}
+        metrics |= clock.medians(_names("mixer_seconds", mixers))
         metrics |= _updates(module, wanted, seed, clock) if wanted.update else {}
     return {f"cost.{name}": float(value) for name, value in metrics.items()}
 
@@ -65,14 +66,14 @@ class _Clock:
     device: torch.device
     half: bool
 
-    def medians(self, name: str, calls: dict[float, Call]) -> dict[str, float]:
-        """Median seconds of each call, all taking turns. How often it runs in one timing is settled by the warm-up."""
+    def medians(self, calls: dict[str, Call]) -> dict[str, float]:
+        """Median seconds of each call, by its name, all taking turns. How often it runs in one timing is settled by the warm-up."""
         runs = {}
-        for length, call in calls.items():
+        for name, call in calls.items():
             warm = min(self._seconds(call, 1) for _ in range(self.wanted.warmup))
-            runs[length] = max(1, round(LEAST_SECONDS / warm))
-        turns = [{length: self._seconds(call, runs[length]) for length, call in calls.items()} for _ in range(self.wanted.repeats)]
-        return {_named(name, length, list(calls)): median(turn[length] for turn in turns) for length in calls}
+            runs[name] = max(1, round(LEAST_SECONDS / warm))
+        turns = [{name: self._seconds(call, runs[name]) for name, call in calls.items()} for _ in range(self.wanted.repeats)]
+        return {name: median(turn[name] for turn in turns) for name in calls}
 
     def run(self, call: Call) -> object:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -96,6 +97,10 @@ def _named(name: str, length: float, lengths: list[float]) -> str:
     return name if len(lengths) == 1 else f"{name}_{length:g}"
 
 
+def _names(name: str, calls: dict[float, Call]) -> dict[str, Call]:
+    return {_named(name, length, list(calls)): call for length, call in calls.items()}
+
+
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -112,8 +117,39 @@ def _noise(seconds: float, batch: int, seed: int, device: torch.device) -> Tenso
     return torch.from_numpy(0.1 * noise).to(device)
 
 
-def _inference(upstream: Upstream, waveforms: Tensor) -> Call:
-    return torch.no_grad()(lambda: upstream.eval()(waveforms))
+def _inferences(upstream: Upstream, wanted: MeasureSettings, seed: int, device: torch.device) -> dict[str, Call]:
+    """By metric; with sampled compression at what the model runs at, and at every choice of factors: `inference_seconds_10:s2-q1-k1`."""
+    calls = {}
+    for seconds in wanted.inference:
+        name, noise = _named("inference_seconds", seconds, wanted.inference), _noise(seconds, wanted.batch, seed, device)
+        calls[name] = _inference(upstream, noise, upstream.encoder.fixed if upstream.choices else None)
+        calls |= {f"{name}:{factors}": _inference(upstream, noise, factors) for factors in upstream.choices}
+    return calls
+
+
+def _inference(upstream: Upstream, waveforms: Tensor, factors: Factors | None) -> Call:
+    @torch.no_grad()
+    def call() -> object:
+        if factors is not None:
+            upstream.set_compression(*factors)
+        return upstream.eval()(waveforms)
+
+    return call
+
+
+def inference_macs(settings: CellSettings) -> dict[str, float]:
+    """`cost.inference_macs` of one utterance, exactly, under the names of the times: the model alone, without pre-training heads."""
+    if settings.measure is None:
+        return {}
+    counted = {}
+    encoder = settings.model.encoder
+    sampled = encoder is not None and encoder.compression.kind == "stochastic" and encoder.compression.sampled
+    models = {"": settings.model} | ({f":{f}": settings.model.at(f) for f in encoder.compression.trained} if sampled else {})
+    for seconds in settings.measure.inference:
+        name = _named("cost.inference_macs", seconds, settings.measure.inference)
+        for suffix, model in models.items():
+            counted[name + suffix] = float(count(model, NoObjective(), round(seconds * SAMPLE_RATE)).macs)
+    return counted
 
 
 @torch.no_grad()
@@ -157,7 +193,7 @@ def _updates(module: Objective | Upstream, wanted: MeasureSettings, seed: int, c
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1.0e-5, fused=True)
     calls = {length: _update(loss, optimizer) for length, loss in losses.items()}
-    metrics = clock.medians("update_seconds", calls)
+    metrics = clock.medians(_names("update_seconds", calls))
     for length, loss in losses.items():
         peak = cuda_peak(lambda call=calls[length]: clock.run(call), clock.device)
         saved = step_memory(model, lambda loss=loss: clock.run(loss)).total if peak is None else peak

@@ -24,7 +24,7 @@ COUNTED_SECONDS = 15.625  # utterances of this length stand for the audio that a
 
 def load_run(folder: Path) -> tuple[CellSettings, Objective]:
     """Settings and trained module of `runs/<profile>/<study>/<cell>/<seed>`, in evaluation mode."""
-    settings = _settings(folder)
+    settings = run_settings(folder)
     weights = folder / "model.safetensors"
     if not weights.exists():
         raise UserError(f"{weights}: no such file; fetch it from the pipeline's cache (dvc pull) or train the cell again")
@@ -33,7 +33,8 @@ def load_run(folder: Path) -> tuple[CellSettings, Objective]:
     return settings, module.eval()
 
 
-def _settings(folder: Path) -> CellSettings:
+def run_settings(folder: Path) -> CellSettings:
+    """The settings of a finished run. Raises UserError for a folder that is none."""
     described = folder / "settings.json"
     if not described.exists():
         raise UserError(f"{folder}: not a finished run (no settings.json); a run is runs/<profile>/<study>/<cell>/<seed>")
@@ -66,7 +67,7 @@ def hidden_features(profile: Profile, target: TargetSettings) -> tuple[Callable[
 
 def spent_flops(folder: Path) -> float:
     """FLOPs that a finished run took: its training and what had been spent before it (labels, teachers, earlier iterations)."""
-    settings, metrics = _settings(folder), json.loads((folder / "metrics.json").read_text())
+    settings, metrics = run_settings(folder), json.loads((folder / "metrics.json").read_text())
     trained = metrics["cost.hours_seen"] * 3600 / COUNTED_SECONDS * cell_cost(settings, COUNTED_SECONDS).train_flops
     return trained + metrics.get("cost.setup_flops", 0.0)
 
