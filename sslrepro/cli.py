@@ -85,6 +85,14 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--macs", type=float, help="of a supernet: its best subnet of so many MACs a second of speech, as a run of its own")
     export.add_argument("--rtf", type=float, help="of a supernet: its best subnet of so many seconds a second of speech, timed here")
 
+    heard = verb("transcribe", "read audio within a time budget, at the least expected error", _transcribe)
+    heard.add_argument("run_folder", type=Path, metavar="RUN", help="runs/<profile>/<study>/<cell>/<seed> with a fine-tuned model kept")
+    heard.add_argument("audio", type=Path, nargs="+", metavar="AUDIO")
+    budget = heard.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--budget-ms", type=float, metavar="N", help="milliseconds of computing for each file")
+    budget.add_argument("--rtf", type=float, metavar="X", help="seconds of computing for a second of audio")
+    _json(heard)
+
     _json(verb("doctor", "versions, devices, disk, threads, eSpeak, git; exit 1 if something is missing", _doctor))
     return top
 
@@ -195,6 +203,12 @@ def _export(options: argparse.Namespace) -> int:
     kind = export_run(options.run_folder, options.out)
     print(f"{options.out}: a {kind} model for transformers' AutoModel.from_pretrained")
     return 0
+
+
+def _transcribe(options: argparse.Namespace) -> int:
+    from sslrepro.downstream.commands import transcribe_command
+
+    return transcribe_command(options.run_folder, options.audio, options.budget_ms, options.rtf, options.json)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -75,7 +75,7 @@ def test_a_median_of_turns(monkeypatch):
     wanted = measure.MeasureSettings(mixer=[1, 2], warmup=2, repeats=3)
     timer = measure._Clock(wanted, torch.device("cpu"), half=False)
     monkeypatch.setattr(measure._Clock, "_seconds", lambda self, call, runs: (order.append(call()), next(times[call()]))[1])
-    found = timer.medians("x", {1: lambda: "a", 2: lambda: "b"})
+    found = timer.medians({"x_1": lambda: "a", "x_2": lambda: "b"})
     assert found == {"x_1": 7, "x_2": 3} and order == ["a", "a", "b", "b"] + ["a", "b"] * 3
 
 
