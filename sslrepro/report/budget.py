@@ -32,6 +32,7 @@ UNIQUE = {
     "unique{hours}-fixed": {"variant": "every speaker, fewer sentences"},
     "unique{hours}-augmented": {"variant": "audio augmented"},
 }
+EDGE = {"markeredgewidth": 1.2}  # hollow markers have nothing else
 CONTENT = ("asr.wer", "phone_ctc.per", "phone.accuracy")  # the first that a study has
 # ours -> published, and what both are called
 METRICS = {"loss": ("valid_loss", "validation loss"), "content": ("asr_wer", "content error"), "speaker": ("asv_eer", "equal error rate")}
@@ -146,7 +147,7 @@ def draw_guideline(folder: Path, profile: Profile) -> Figure:
     shift = {metric: 1.06 ** (i - 1) for i, metric in enumerate(METRICS)}  # so that intervals do not hide each other
     for row in closed.itertuples():
         bars = [[row.size - row.low], [row.high - row.size]]
-        style = {"color": colours[row.metric], "markerfacecolor": colours[row.metric] if row.whose == "ours" else "white"}
+        style = {"color": colours[row.metric], "markerfacecolor": colours[row.metric] if row.whose == "ours" else "white", **EDGE}
         axis.errorbar([row.flops * shift[row.metric]], [row.size], bars, fmt=markers[row.objective], **style)
     medians = closed.groupby("whose")[["flops", "size"]].median()
     if len(medians) == 2:
@@ -155,7 +156,7 @@ def draw_guideline(folder: Path, profile: Profile) -> Figure:
         axis.plot([low, high], [small, large], ":", color="0.4", label=f"budget to the power {power:.2f}")
     handles = [plt.Line2D([], [], color=colours[m], marker="o", linestyle="", label=METRICS[m][1]) for m in METRICS]
     handles += [plt.Line2D([], [], color="0.3", marker=markers[o], linestyle="", label=OBJECTIVES[o]) for o in OBJECTIVES]
-    handles += [plt.Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="white", label="published")]
+    handles += [plt.Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="white", label="published", **EDGE)]
     axis.legend(handles=[*handles, *axis.get_legend_handles_labels()[0]], fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     axis.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="best size, parameters", title="what to train for a budget")
     return _done(figure)
@@ -227,8 +228,8 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
                 mine.flops.mean(), mean, 0 if np.isnan(spread) else spread, fmt="o", label=NAMES.get(objective, objective), **style
             )
             axis.plot([mine.flops.mean(), mine.whole.mean()], [mean, mean], ":", color=f"C{place}")
-            axis.plot(mine.whole.mean(), mean, "o", markerfacecolor="white", color=f"C{place}")
-        axis.set(xscale="log", xlabel="FLOPs: training, and with what came before (hollow)", ylabel=METRICS[metric][1])
+            axis.plot(mine.whole.mean(), mean, "o", markerfacecolor="white", color=f"C{place}", **EDGE)
+        axis.set(xlabel="FLOPs: training, and with what came before (hollow)", ylabel=METRICS[metric][1])
         axis.legend(fontsize="small")
     return _done(figure)
 

@@ -1,0 +1,135 @@
+"""Figures and tables of the compute-budget study from made-up results whose answers are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sslrepro.budget.count import cell_cost
+from sslrepro.budget.published import sweep_vertex
+from sslrepro.data.corpus import Corpus
+from sslrepro.pipeline.profile import expand
+from sslrepro.report import budget
+
+BEST = 2.0e5  # parameters at which every curve made here is lowest
+
+
+@pytest.fixture(scope="module")
+def laptop():
+    return expand("laptop")
+
+
+@pytest.fixture
+def folder(tmp_path, laptop):
+    """A U in log size around BEST, at half the budget around BEST / 2; Small is worse than Slim; fewer hours are worse."""
+    random, rows = np.random.default_rng(0), []
+    for cell, settings in laptop.studies["budget"].cells.items():
+        params = cell_cost(settings, 8.0).params
+        bottom = BEST / 2 if cell.endswith("-half") else BEST
+        loss = 3.0 + 0.1 * math.log(params / bottom) ** 2 + (0.2 if cell.endswith("-small") else 0.0)
+        loss += 0.1 * math.log10(14 / (settings.data.hours or 14))
+        for seed in settings.seeds:
+            noisy = loss + 0.005 * random.normal()
+            values = {"pretrain.valid_loss": noisy, "phone_ctc.per": noisy / 10, "verification.eer": noisy / 20, "cost.params": params}
+            values |= {"cost.setup_flops": 3e10} if cell.startswith("hubert") else {}
+            rows += [("budget", cell, seed, name, value) for name, value in values.items()]
+    pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    return tmp_path
+
+
+def test_names_carry_the_coordinates():
+    cells = ["hubert-size30", "tera-slim", "wav2vec2-size473-half", "hubert-free30", "hubert-small", "unique10-fixed"]
+    sweep = budget.coordinates(cells, budget.SWEEP).set_index("cell")
+    assert sweep.size_pct.to_dict() == {"hubert-size30": 30, "tera-slim": 100, "wav2vec2-size473-half": 473, "hubert-free30": 30}
+    assert sweep.budget.to_dict()["wav2vec2-size473-half"] == "half" and sweep.family["hubert-free30"] == "free"
+    assert budget.coordinates(cells, budget.UNIQUE).to_dict("records") == [
+        {"cell": "unique10-fixed", "hours": 10.0, "variant": "every speaker, fewer sentences"}
+    ]
+
+
+def test_vertices_are_found_where_they_were_put(folder, laptop):
+    table = budget.vertices(folder, laptop)
+    ours = table[(table.whose == "ours") & (table.budget == "full")]
+    assert set(zip(ours.objective, ours.metric, strict=True)) == {
+        (o, m) for o in ("hubert", "wav2vec2") for m in ("loss", "content", "speaker")
+    }
+    assert ours["size"].to_numpy() == pytest.approx(BEST, rel=0.1) and ours.inside.all() and (ours.flops == 6e11).all()
+    assert ((ours.low < ours["size"]) & (ours["size"] < ours.high)).all()
+    assert table.query("whose == 'ours' and budget == 'half'").empty  # three sizes fix a parabola and leave nothing to judge it by
+    published = table.query("whose == 'published' and objective == 'hubert' and budget == 'full' and metric == 'content'")
+    assert published["size"].item() == pytest.approx(sweep_vertex("hubert", "full", "asr_wer").size)
+
+
+def test_every_curve_is_over_its_own_best(folder):
+    figure = budget.draw_u_curves(folder)
+    assert len(figure.axes) == 9
+    for axis in figure.axes:
+        for line in axis.get_lines():
+            y = np.asarray(line.get_ydata(), float)
+            assert len(y) < 3 or y.min() == pytest.approx(1.0)
+    assert figure.axes[0].get_title() == "HuBERT" and len(figure.axes[2].containers) == 0  # no TERA sweep here: the published one alone
+
+
+def test_labels_are_added_to_the_budget(folder, laptop):
+    table = budget.with_flops(budget.results(folder, {"{objective}-slim": {}}), laptop).groupby("objective")[["flops", "whole"]].mean()
+    assert table.loc["hubert"].tolist() == [6e11, 6.3e11] and table.loc["tera"].tolist() == [6e11, 6e11]
+
+
+def test_every_figure_draws(folder, laptop):
+    drawn = [
+        budget.draw_shares(folder), budget.draw_shapes(folder, laptop), budget.draw_unique(folder),
+        budget.draw_objectives(folder, laptop), budget.draw_guideline(folder, laptop),
+    ]  # fmt: skip
+    for figure in drawn:
+        assert any(axis.get_lines() for axis in figure.axes)
+    pairs = drawn[1].axes[0].get_lines()
+    assert len(pairs) == 10 and all(line.get_ydata()[0] < line.get_ydata()[1] for line in pairs)  # Slim left, five seeds of two objectives
+
+
+def test_a_profile_that_runs_little_says_so(tmp_path, laptop):
+    rows = [("budget", "hubert-slim", 0, name, value) for name, value in (("pretrain.valid_loss", 4.0), ("cost.params", 1e5))]
+    pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    for figure in (budget.draw_shares(tmp_path), budget.draw_unique(tmp_path)):
+        assert figure.axes[0].texts[0].get_text().startswith("this profile")
+    assert budget.draw_u_curves(tmp_path).axes and (budget.vertices(tmp_path, laptop).whose == "published").all()
+
+
+def test_subsets_count_speakers_and_sentences(tiny_corpus_dir, laptop):
+    corpus = Corpus(tiny_corpus_dir)
+    study = laptop.studies["budget"]
+    data = study.cells["unique10"].data
+    cells = {
+        "unique960": study.cells["unique960"],
+        "unique10": study.cells["unique10"].model_copy(update={"data": data.model_copy(update={"hours": 0.005})}),
+        "unique10-fixed": study.cells["unique10-fixed"].model_copy(
+            update={"data": data.model_copy(update={"hours": 0.005, "fixed_speakers": True})}
+        ),
+    }
+    profile = laptop.model_copy(update={"studies": {"budget": study.model_copy(update={"cells": cells})}})
+    table = budget.subsets(profile, corpus)
+    train = corpus.split("train")
+    assert table.loc["unique960", ["utterances", "speakers"]].tolist() == [len(train), train.speaker.nunique()]
+    assert table.speakers["unique10"] < table.speakers["unique10-fixed"] <= table.speakers["unique960"]
+    assert table.hours["unique10"] == pytest.approx(0.005, rel=0.4)
+
+
+def test_the_scaled_families_keep_the_papers_share(laptop):
+    """Encoder over front end, in MACs: the paper's shapes at 30 % of Slim to Large, and ours named after them."""
+    paper = {30: 0.057, 100: 0.466, 200: 0.977, 473: 2.131, 1582: 7.128}  # docs/accounting.md, from the published configurations
+    for profile in (laptop, expand("gpu")):
+        cells = profile.studies["budget"].cells
+        for size, ratio in paper.items():
+            cost = cell_cost(cells["hubert-slim" if size == 100 else f"hubert-size{size}"], 3.0)
+            assert cost.macs / cost.components["feature_extractor"].macs - 1 == pytest.approx(ratio, rel=0.2, abs=0.05), size
+
+
+def test_slim_and_small_are_of_one_size_and_one_rule_holds_for_the_rate():
+    for name, rule in (("laptop", lambda width: 0.006 * (32 / width) ** 0.5), ("gpu", lambda width: 0.002 * (96 / width) ** 0.5)):
+        cells = expand(name).studies["budget"].cells
+        slim, small = (cell_cost(cells[f"hubert-{shape}"], 3.0) for shape in ("slim", "small"))  # 3 s: about the mean
+        assert small.params == pytest.approx(slim.params, rel=0.05) and small.macs == pytest.approx(slim.macs, rel=0.1)
+        for cell, settings in cells.items():
+            assert settings.training.learning_rate == pytest.approx(rule(settings.model.encoder.width), rel=0.04), cell
