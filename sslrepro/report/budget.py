@@ -229,7 +229,7 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
             )
             axis.plot([mine.flops.mean(), mine.whole.mean()], [mean, mean], ":", color=f"C{place}")
             axis.plot(mine.whole.mean(), mean, "o", markerfacecolor="white", color=f"C{place}", **EDGE)
-        axis.set(xlabel="FLOPs: training, and with what came before (hollow)", ylabel=METRICS[metric][1])
+        axis.set(xlabel="training FLOPs; hollow: labels too", ylabel=METRICS[metric][1])
         axis.legend(fontsize="small")
     return _done(figure)
 
