@@ -86,6 +86,11 @@ def draw_students(folder: Path) -> Figure:
 def draw_tunings(folder: Path) -> Figure:
     """Error after fine-tuning against the share of weights that learn, the memory of a step, and the time of the run."""
     table = tunings(folder)
+    if table.empty:
+        figure, axes = _panels(1, 4.2)
+        axes[0].text(0.5, 0.5, "this profile fine-tunes nothing", transform=axes[0].transAxes, ha="center")
+        axes[0].set_axis_off()
+        return _done(figure)
     figure, axes = _panels(3, 4.2)
     columns = {
         "trainable": "weights that learn, % of full",
