@@ -12,7 +12,7 @@ from sslrepro import objectives
 from sslrepro.budget.count import cell_cost
 from sslrepro.budget.published import size_sweep
 from sslrepro.budget.updates import flops_for
-from sslrepro.config import CellSettings, settings_hash
+from sslrepro.config import CellSettings, Factors, settings_hash
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.loading import Request, Shapes, collate
 from sslrepro.models.upstream import Upstream
@@ -27,11 +27,19 @@ def what_is_learned(objective) -> str:
     return settings_hash(objective.model_copy(update={name: value for name, value in alike.items() if hasattr(objective, name)}))
 
 
+def what_it_is(model) -> str:
+    """Short for a model, whatever compression factors it runs at: they are one set of weights."""
+    if model.encoder is None or model.encoder.compression.kind != "stochastic":
+        return settings_hash(model)
+    compression = model.encoder.compression.model_copy(update={**Factors()._asdict(), "sampled": True})
+    return settings_hash(model.model_copy(update={"encoder": model.encoder.model_copy(update={"compression": compression})}))
+
+
 PAPER = expand("paper")
 CELLS = {f"{study}/{cell}": settings for study, block in PAPER.studies.items() for cell, settings in block.cells.items()}
 # cells that differ in batch and rate alone are one model; one without an objective makes no update
 TRAINED = {name: s for name, s in CELLS.items() if s.objective.name != "none"}
-MODELS = {settings_hash(s.model) + what_is_learned(s.objective): name for name, s in reversed(TRAINED.items())}
+MODELS = {what_it_is(s.model) + what_is_learned(s.objective): name for name, s in reversed(TRAINED.items())}
 # compute-budget paper: claims/published/size_sweep.csv; TERA's are in no source, its Large is 1590 % of its Slim
 SWEEP = {"size30": 5.9, "size50": 9.9, "size70": 14.1, "slim": 20.0, "size200": 40.0, "size473": 94.7, "size1582": 316.6}
 CONTRASTIVE_SWEEP = {"size30": 6.2, "size50": 10.3, "size70": 14.4, "slim": 20.4, "size200": 40.4, "size473": 95.0, "size1582": 317.4}
