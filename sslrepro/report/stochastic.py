@@ -182,8 +182,9 @@ def _batch(cell: str) -> int:
 
 def _described(cell: str) -> str:
     match = THREADS.fullmatch(cell)
-    threads = "" if match and match["gpu_batch"] else f"{match['threads'] if match else 1} thread(s), "
-    return f"{threads}batch {_batch(cell)}"
+    threads = int(match["threads"] or 0) if match else 1
+    said = {0: "", 1: "one thread, "}.get(threads, f"{threads} threads, ")
+    return f"{said}batch {_batch(cell)}"
 
 
 def compute_saved(profile: Profile) -> pd.DataFrame:

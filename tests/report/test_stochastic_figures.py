@@ -1,0 +1,67 @@
+"""Tables of the on-demand study: the front, what stands beside it, and what one pre-training saves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sslrepro.budget.updates import flops_for
+from sslrepro.pipeline.profile import expand
+from sslrepro.report import stochastic as figures
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two seeds, four choices, two lengths; models of a factor, tuned ones, a floor, and a cell timed in batches of eight."""
+    rows = []
+    for seed in (0, 1):
+        for squeeze in (1, 2):
+            for pool in (1, 2):
+                choice = f":s{squeeze}-q1-k{pool}"
+                rows.append(("stochastic", seed, f"fine_tune_10min.per{choice}", 0.3 + 0.1 * squeeze + 0.02 * (pool - 1) + 0.01 * seed))
+                for length in (2, 10):
+                    seconds = length / squeeze / 100 - 0.001 * (pool - 1)
+                    rows.append(("stochastic", seed, f"cost.inference_seconds_{length}{choice}", seconds))
+                    rows.append(("stochastic", seed, f"cost.inference_macs_{length}{choice}", 1e9 * length / squeeze))
+                    rows.append(("time-t1-b8", seed, f"cost.inference_seconds_{length}{choice}", 8 * seconds))
+                    rows.append(("time-t1-b8", seed, f"cost.inference_macs_{length}{choice}", 1e9 * length / squeeze))
+        rows.append(("stochastic", seed, "fine_tune_10min.per", 0.4 + 0.01 * seed))
+        rows += [("fixed-s2", seed, "fine_tune_10min.per", 0.45), ("tuned-s2", seed, "fine_tune_10min.per", 0.47)]
+        rows.append(("floor-random", seed, "fine_tune_10min.per", 0.99))
+    pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).assign(study="stochastic").to_csv(tmp_path / "metrics.csv", index=False)
+    return tmp_path
+
+
+def test_the_front_is_what_nothing_beats():
+    cost, error = np.array([1.0, 2.0, 3.0, 2.0, 4.0]), np.array([5.0, 3.0, 3.0, 4.0, 1.0])
+    assert figures.pareto(cost, error).tolist() == [True, True, False, False, True]
+
+
+def test_choices_have_errors_times_and_macs(folder):
+    every = figures.choices(folder)
+    assert len(every) == 2 * 4 * 2 and figures.at(every) == 10
+    one = every.query("seed == 1 and choice == 's2-q1-k2' and length == 10").iloc[0]
+    assert (one.error, one.seconds, one.gmacs) == (pytest.approx(53), pytest.approx(0.049), 5.0)
+    batched = figures.choices(folder, "time-t1-b8")
+    assert len(batched) == 16 and batched.seconds.max() == pytest.approx(0.8)
+    assert figures._described("time-t2-b1") == "2 threads, batch 1" and figures._described("time-b16") == "batch 16"
+
+
+def test_models_of_one_factor_stand_beside(folder):
+    rows = figures.by_factor(figures.read(folder)).groupby(["kind", "squeeze"], dropna=False).error.mean()
+    assert rows["stochastic"].to_dict() == {1.0: pytest.approx(40.5), 2.0: pytest.approx(50.5)}
+    assert rows["fixed"].to_dict() == {2.0: pytest.approx(45)} and rows["tuned"].to_dict() == {2.0: pytest.approx(47)}
+    assert rows["floor"].iloc[0] == pytest.approx(99)
+    drawn = figures.draw_trade_off(folder).axes
+    assert drawn[0].get_xlabel() == "time, ms, for 10 s of audio" and drawn[0].get_ylabel() == "phone error rate, %"
+    assert len(figures.draw_times(folder).axes) == 2 and len(figures.draw_by_factor(folder).axes[0].lines) == 4
+
+
+def test_one_pre_training_instead_of_many():
+    profile = expand("gpu")
+    saved = figures.compute_saved(profile)
+    cells = profile.studies["stochastic"].cells
+    fixed = [flops_for(cells[f"fixed-s{s}"], 1600) for s in (1, 2, 3, 4)]
+    ratio = saved["against the stochastic one"]["every fixed factor together"]
+    assert ratio == pytest.approx(sum(fixed) / flops_for(cells["stochastic"], 1600)) and ratio > 3
