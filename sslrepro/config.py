@@ -327,6 +327,23 @@ class RegressionSettings(Settings):
     horizon_anneal: PositiveFloat = 30_000.0  # how long the horizon takes from start to end
 
 
+class ClonedRegressionSettings(RegressionSettings):
+    """data2vec 2.0: several masked clones of one teacher pass, an encoder on unmasked frames alone, a convolutional decoder."""
+
+    name: Literal["cloned_regression"] = "cloned_regression"
+    mask: MaskSettings = MaskSettings(share=0.5, length=5)
+    clones: Positive = 8
+    decoder_layers: Positive = 4
+    decoder_width: Positive = 384
+    decoder_kernel: Positive = 7
+
+    @model_validator(mode="after")
+    def _odd(self) -> ClonedRegressionSettings:
+        if self.decoder_kernel % 2 == 0:
+            raise ValueError(f"decoder_kernel must be odd, so that frames keep their place; got {self.decoder_kernel}")
+        return self
+
+
 class RandomProjectionSettings(Settings):
     """BEST-RQ: name the random codeword that is nearest to a random projection of each masked frame's normalised log-mels."""
 
@@ -353,6 +370,7 @@ ObjectiveSettings = Annotated[
     | DistillationSettings
     | ReconstructionSettings
     | RegressionSettings
+    | ClonedRegressionSettings
     | RandomProjectionSettings
     | NoObjective,
     Field(discriminator="name"),

@@ -11,6 +11,7 @@ from sslrepro.budget.front_end import front_end, has_weights, hop, waveform_laye
 from sslrepro.budget.heads import MFCC, masked_frames
 from sslrepro.budget.mixer_activations import CUDA, FLOAT, MIXER_ACTIVATIONS, STATISTICS, Kernels, dropout_mask
 from sslrepro.config import (
+    ClonedRegressionSettings,
     ContrastiveSettings,
     EncoderSettings,
     MaskedPredictionSettings,
@@ -131,6 +132,8 @@ def _heads(objective: ObjectiveSettings, masked: int, width: int, channels: int,
         return masked * (width + projected + 2 * objective.classes)
     if isinstance(objective, ReconstructionSettings):
         return masked * (width + MFCC * (hop // 160))
+    if isinstance(objective, ClonedRegressionSettings):
+        raise UserError("no memory rule for cloned_regression; budget.memory measures it on the built model")
     if isinstance(objective, RegressionSettings):
         return masked * 2 * width
     if isinstance(objective, RandomProjectionSettings):

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sslrepro.budget.clones import cloned_encoder
 from sslrepro.budget.encoder import encoder
 from sslrepro.budget.front_end import SAMPLE_RATE, front_end, has_weights, hop
 from sslrepro.budget.heads import heads, masked_frames
 from sslrepro.budget.ops import Part, linear, parameters
 from sslrepro.budget.own_targets import own_targets
 from sslrepro.budget.subnets import subnets
-from sslrepro.config import CellSettings, ContrastiveSettings, ModelSettings, NoObjective, ObjectiveSettings
+from sslrepro.config import CellSettings, ClonedRegressionSettings, ContrastiveSettings, ModelSettings, NoObjective, ObjectiveSettings
 
 PRETRAINING = ("quantizer", "heads", "negatives", "targets", "teacher")  # what a user of the model never runs
 
@@ -100,7 +101,9 @@ def count(model: ModelSettings, objective: ObjectiveSettings, samples: int, mask
         if model.encoder.compression.kind == "stochastic" and model.encoder.compression.sampled:
             drawn = [encoder(model.encoder.at(factors), frames) for factors in model.encoder.compression.trained]
     masked = masked_frames(objective, frames) if masked is None else masked
-    components |= heads(objective, masked, width, channels, _quantizer_needs_grad(model, objective, trained), hop(model.front_end))
+    if isinstance(objective, ClonedRegressionSettings):
+        components |= cloned_encoder(model.encoder, objective, frames, masked)
+    components |= heads(objective, masked, width, channels, _quantizer_needs_grad(model, objective, trained), hop(model.front_end), frames)
     components |= own_targets(model, objective, samples, frames, channels, masked, hop(model.front_end))
     teacher = getattr(objective, "teacher_model", None)
     if teacher is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from sslrepro.budget.clones import decoder
 from sslrepro.budget.masked import expected_masked
 from sslrepro.budget.ops import Part, linear, parameters, product
 from sslrepro.config import (
+    ClonedRegressionSettings,
     ContrastiveSettings,
     DistillationSettings,
     MaskedPredictionSettings,
@@ -27,9 +29,11 @@ def masked_frames(settings: ObjectiveSettings, frames: int) -> int:
     return 0 if mask is None else round(expected_masked(mask, frames))
 
 
-def heads(settings: ObjectiveSettings, masked: int, width: int, channels: int, features_need_grad: bool, hop: int = 320) -> Parts:
+def heads(
+    settings: ObjectiveSettings, masked: int, width: int, channels: int, features_need_grad: bool, hop: int = 320, frames: int = 0
+) -> Parts:
     """By component. width: the encoder's; channels: the front end's; features_need_grad: whether the quantizer's input leads to weights;
-    hop: samples a frame."""
+    hop: samples a frame; frames: all of the utterance's, for a decoder."""
     if isinstance(settings, ContrastiveSettings):
         return _contrastive(settings, masked, width, channels, features_need_grad)
     if isinstance(settings, MaskedPredictionSettings):
@@ -38,6 +42,8 @@ def heads(settings: ObjectiveSettings, masked: int, width: int, channels: int, f
         return _distillation(settings, masked, width)
     if isinstance(settings, ReconstructionSettings):
         return {"heads": linear(masked, width, MFCC * (hop // 160))}
+    if isinstance(settings, ClonedRegressionSettings):
+        return {"heads": decoder(settings, frames, width)}
     if isinstance(settings, RegressionSettings):
         return {"heads": linear(masked, width, width)}
     if isinstance(settings, RandomProjectionSettings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sslrepro.config import CellSettings
 from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Objective
+from sslrepro.objectives.cloned_regression import ClonedRegression
 from sslrepro.objectives.contrastive import Contrastive
 from sslrepro.objectives.distillation import Distillation
 from sslrepro.objectives.masked_prediction import MaskedPrediction
@@ -17,6 +18,7 @@ OBJECTIVES = {
     "masked_prediction": MaskedPrediction,
     "reconstruction": Reconstruction,
     "regression": Regression,
+    "cloned_regression": ClonedRegression,
     "distillation": Distillation,
     "random_projection": RandomProjection,
 }

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from sslrepro.budget.count import cell_cost
-from sslrepro.config import Profile
+from sslrepro.budget.count import cell_cost, count
+from sslrepro.budget.front_end import SAMPLE_RATE
+from sslrepro.config import NoObjective, Profile
 from sslrepro.errors import UserError
 from sslrepro.paths import results_dir, root
 
@@ -29,8 +30,8 @@ def error(metric: str, value: pd.Series) -> pd.Series:
 
 
 def efficiency_map(profile: Profile, metric: str = "phone.accuracy") -> pd.DataFrame:
-    """One row a (study, cell, seed) that completed and has the metric: `error`, `params` (without pre-training heads), `macs` and `rtf` a
-    second of speech, `flops` (training, what was spent before it included); `rtf` is empty where a cell was not timed.
+    """One row a (study, cell, seed) that completed and has the metric: `error`, `params`, `macs` and `rtf` a second of speech
+    (all without pre-training heads), `flops` (training, what was spent before it included); `rtf` is empty where a cell was not timed.
 
     Reads results/<profile>/*/metrics.csv. Cells that the profile no longer has are left out: what they cost is not known.
     """
@@ -46,14 +47,14 @@ def efficiency_map(profile: Profile, metric: str = "phone.accuracy") -> pd.DataF
                 continue
             settings = cells[cell]
             seconds = settings.training.max_seconds
-            cost = cell_cost(settings, seconds)
+            cost, used = cell_cost(settings, seconds), count(settings.model, NoObjective(), round(seconds * SAMPLE_RATE))
             timed = settings.measure.inference if settings.measure else []
             rtf = values.get("cost.inference_seconds", np.nan) / (timed[0] * settings.measure.batch) if len(timed) == 1 else np.nan
             trained = values.get("cost.hours_seen", 0.0) * 3600 / seconds * cost.train_flops
             rows.append(
                 {
                     "study": study, "cell": cell, "seed": seed, "error": float(error(metric, values[metric])),
-                    "params": cost.upstream_params, "macs": cost.macs / seconds, "rtf": rtf,
+                    "params": used.params, "macs": used.macs / seconds, "rtf": rtf,
                     "flops": trained + np.nan_to_num(values.get("cost.setup_flops", 0.0)),
                 }
             )  # fmt: skip
