@@ -309,6 +309,9 @@ class ReconstructionSettings(Settings):
     frequency: Share = 0.0  # the widest band of mel channels that an utterance may lose, as a share of all
     noise_share: Share = 0.0  # utterances whose input gets Gaussian noise
     noise_std: PositiveFloat = 0.2
+    # each coefficient to zero mean and unit variance over the utterance, as the original; the compute-budget paper's go as they are, whose
+    # scale (tens) a run of a few hundred updates does not reach
+    normalise: bool = False
     feature_weight: Annotated[float, Field(ge=0)] = 10.0
 
 

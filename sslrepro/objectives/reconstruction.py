@@ -1,7 +1,7 @@
 """TERA's reconstruction (Liu 2021, arXiv 2007.06028): the L1 distance to the MFCC of the masked frames.
 
 As the compute-budget paper's authors run it: HuBERT's mask after the front end, one linear layer, 39-dimensional MFCC of as many 10 ms
-frames as one frame of the model holds (two: 78 values at 50 Hz), not normalised. The original alters log-mels: whole bands, and noise on
+frames as one frame of the model holds (two: 78 values at 50 Hz), as they are. The original alters log-mels: whole bands, and noise on
 some utterances, which the settings turn on. Left out of the original: masked frames that are exchanged for others or kept as they are.
 """
 
@@ -42,7 +42,10 @@ class Reconstruction(Objective):
 
     def spectra(self, waveform: np.ndarray) -> np.ndarray:
         """MFCC, neighbours side by side: (samples,) -> (frames, 39 x stack)."""
-        return stacked(mfcc(waveform), self.stack)
+        frames = mfcc(waveform)
+        if self.settings.normalise:
+            frames = (frames - frames.mean(0)) / (frames.std(0) + 1e-5)
+        return stacked(frames, self.stack)
 
     def draws(self, key: Key, frames: int) -> dict[str, np.ndarray]:
         s = self.settings

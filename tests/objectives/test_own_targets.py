@@ -109,6 +109,15 @@ def test_reconstruction_by_hand(tiny_corpus_dir):
     assert float(output.loss.detach()) == pytest.approx(np.mean(by_hand) + 10 * penalty, rel=1e-5)
 
 
+def test_normalised_coefficients(tiny_corpus_dir):
+    objective = build(WAVEFORM, ReconstructionSettings(normalise=True), "learned")
+    wave = Corpus(tiny_corpus_dir).audio(0)
+    frames = objective.spectra(wave).reshape(-1, 39)
+    plain = mfcc(wave)[: len(frames)]
+    assert np.abs(frames.mean(0)).max() < 0.05 and frames.std(0) == pytest.approx(1.0, abs=0.05)
+    assert all(np.corrcoef(frames[:, i], plain[:, i])[0, 1] > 0.999 for i in range(39))
+
+
 def test_stacking_puts_neighbours_side_by_side():
     assert stacked(np.arange(10).reshape(5, 2), 2).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 

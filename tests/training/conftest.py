@@ -20,7 +20,7 @@ MASKED = {"name": "masked_prediction", "targets": "mfcc", "classes": 20, "final_
 OBJECTIVES = {
     "contrastive": CONTRASTIVE,
     "masked_prediction": MASKED,
-    "reconstruction": {"name": "reconstruction"},
+    "reconstruction": {"name": "reconstruction", "normalise": True},
     "regression": {"name": "regression", "layers": 2, "horizon_start": 0.1, "horizon_end": 0.5, "horizon_anneal": 0.5},
     "random_projection": {"name": "random_projection", "codes": 32, "dim": 8, "mels": 20},
     "none": {"name": "none"},
