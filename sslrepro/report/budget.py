@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sslrepro.budget.figures import OBJECTIVES
-from sslrepro.budget.fits import Vertex, u_curve
+from sslrepro.budget.fits import Vertex, parametric_loss, u_curve
 from sslrepro.budget.published import size_sweep
 from sslrepro.claims.ledger import template
 from sslrepro.config import CellSettings, Profile
@@ -135,6 +135,25 @@ def vertices(folder: Path, profile: Profile) -> pd.DataFrame:
 def _vertex_row(whose: str, objective: str, budget: str, metric: str, flops: float, vertex: Vertex) -> dict:
     named = {"whose": whose, "objective": objective, "budget": budget, "metric": metric, "flops": flops}
     return named | {"size": vertex.size, "low": vertex.low, "high": vertex.high, "inside": vertex.inside}
+
+
+def fitted_losses(folder: Path) -> pd.DataFrame:
+    """The parametric loss E + A / parameters^alpha + B / hours^beta of each objective with at least seven runs over both budgets, with 95 %
+    intervals, and the best of the sizes that ran for the full budget."""
+    rows = {}
+    ours = results(folder, SWEEP).query('family == "paper\'s share"')
+    ours = ours.dropna(subset=["loss", "cost.hours_seen"]) if {"loss", "cost.hours_seen"} <= set(ours.columns) else ours[:0]
+    for objective, part in ours.groupby("objective"):
+        if len(part) < 7 or part.budget.nunique() < 2:
+            continue
+        fit = parametric_loss(part["cost.params"], part["cost.hours_seen"], part.loss)
+        full = part[part.budget == "full"].groupby("size_pct")[["cost.params", "cost.hours_seen"]].mean()
+        best, low, high = fit.best_size(full["cost.params"].to_numpy(), full["cost.hours_seen"].to_numpy())
+        values = {name: (getattr(fit, name), *fit.intervals[name]) for name in ("floor", "alpha", "beta")} | {
+            "best size": (best, low, high)
+        }
+        rows[objective] = {name: f"{value:.3g} [{low:.3g}, {high:.3g}]" for name, (value, low, high) in values.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["floor", "alpha", "beta", "best size"])
 
 
 def draw_guideline(folder: Path, profile: Profile) -> Figure:

@@ -63,6 +63,24 @@ def test_vertices_are_found_where_they_were_put(folder, laptop):
     assert published["size"].item() == pytest.approx(sweep_vertex("hubert", "full", "asr_wer").size)
 
 
+def test_the_parametric_loss_is_fitted_where_both_budgets_ran(tmp_path):
+    """Runs that obey E + A / N^alpha + B / D^beta give its exponents back, and the best size is that of the law."""
+    random, rows = np.random.default_rng(1), []
+    for budget_name, scale in (("", 1.0), ("-half", 0.5)):
+        for size, params in zip((30, 200, 473, 1582), (1e5, 4e5, 1e6, 4e6), strict=True):
+            for seed in range(2):
+                hours = 1e6 * scale / params
+                loss = (2.0 + 40 / params**0.3 + 1.2 / hours**0.4) * math.exp(0.001 * random.normal())
+                values = {"pretrain.valid_loss": loss, "cost.params": params, "cost.hours_seen": hours}
+                rows += [("budget", f"hubert-size{size}{budget_name}", seed, name, value) for name, value in values.items()]
+    pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    fit = budget.fitted_losses(tmp_path).loc["hubert"]
+    for name, wanted in (("floor", 2.0), ("alpha", 0.3), ("beta", 0.4)):
+        assert float(fit[name].split()[0]) == pytest.approx(wanted, rel=0.15)
+    law = [2.0 + 40 / p**0.3 + 1.2 / (1e6 / p) ** 0.4 for p in (1e5, 4e5, 1e6, 4e6)]
+    assert float(fit["best size"].split()[0]) == (1e5, 4e5, 1e6, 4e6)[int(np.argmin(law))]
+
+
 def test_every_curve_is_over_its_own_best(folder):
     figure = budget.draw_u_curves(folder)
     assert len(figure.axes) == 9
@@ -94,6 +112,7 @@ def test_a_profile_that_runs_little_says_so(tmp_path, laptop):
     pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
     for figure in (budget.draw_shares(tmp_path), budget.draw_unique(tmp_path)):
         assert figure.axes[0].texts[0].get_text().startswith("this profile")
+    assert budget.fitted_losses(tmp_path).empty
     assert budget.draw_u_curves(tmp_path).axes and (budget.vertices(tmp_path, laptop).whose == "published").all()
 
 
