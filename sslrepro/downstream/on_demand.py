@@ -129,8 +129,7 @@ def _expected_errors(run: Path, minutes: float, model: CTCModel) -> tuple[str, d
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     for unit in ("wer", "per"):
         name = f"fine_tune_{minutes:g}min.{unit}"
-        encoder = model.upstream.encoder
-        choices = {factors: f"{name}:{factors}" for factors in model.upstream.choices} or {encoder.fixed: name}
+        choices = {factors: f"{name}:{factors}" for factors in model.upstream.choices} or {Factors(): name}
         if all(metric in metrics for metric in choices.values()):
             return name, {factors: metrics[metric] for factors, metric in choices.items()}
     raise UserError(

@@ -49,7 +49,10 @@ def measured(module: Objective | Upstream, settings: CellSettings, seed: int, de
     upstream = module if isinstance(module, Upstream) else module.upstream
     clock = _Clock(wanted, device, half=settings.training.precision == "bf16")
     with _threads(wanted.threads):
+        runs_at = upstream.encoder.fixed if upstream.choices else None
         metrics = clock.medians(_inferences(upstream, wanted, seed, device))
+        if runs_at is not None:
+            upstream.set_compression(*runs_at)
         encoders = {s: _encoder(upstream, _noise(s, wanted.batch, seed, device)) for s in wanted.encoder}
         metrics |= clock.medians(_names("encoder_seconds", encoders))
         mixers = {frames: _mixer(settings, frames, seed, device) for frames in wanted.mixer}

@@ -68,6 +68,21 @@ def test_what_is_timed_is_what_the_name_says(make_cell, monkeypatch):
     assert added["cost.inference_seconds"] == pytest.approx(0.1, abs=0.04)
 
 
+def test_every_choice_of_factors_is_timed_and_counted(make_cell, monkeypatch):
+    """The rest is measured at what the settings run at, whatever was timed before."""
+    sampled = {"kind": "stochastic", "squeeze": 2, "squeeze_factors": [1, 2], "query_factors": [1], "key_value_factors": [1, 2]}
+    settings = make_cell(model={"encoder": {"compression": sampled}}, measure={**QUICK, "inference": [1.0], "encoder": [1.0]})
+    seen = []
+    monkeypatch.setattr(measure, "_encoder", lambda upstream, noise: lambda: seen.append(upstream.encoder.factors))
+    found = measure.measured(module_of(settings), settings, 0)
+    choices = {f":s{s}-q1-k{k}" for s in (1, 2) for k in (1, 2)}
+    assert set(found) == {f"cost.inference_seconds{end}" for end in {"", *choices}} | {"cost.encoder_seconds"}
+    assert {str(factors) for factors in seen} == {"s2-q1-k1"}
+    macs = measure.inference_macs(settings)
+    assert set(macs) == {f"cost.inference_macs{end}" for end in {"", *choices}}
+    assert macs["cost.inference_macs"] == macs["cost.inference_macs:s2-q1-k1"] < macs["cost.inference_macs:s1-q1-k1"]
+
+
 def test_a_median_of_turns(monkeypatch):
     """Lengths take turns, and an outlier does not show."""
     order = []
