@@ -601,6 +601,7 @@ class MeasureSettings(Settings):
     threads: Positive = 1  # of the processor
     warmup: Positive = 2
     repeats: Positive = 5  # the median of so many; all lengths take turns
+    alone: bool = False  # as initialised: the cell trains and scores nothing and keeps no weights
 
     @model_validator(mode="after")
     def _something(self) -> MeasureSettings:
@@ -634,6 +635,22 @@ class CellSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     downstream: DownstreamSettings = DownstreamSettings()
     measure: MeasureSettings | None = None
+
+    @property
+    def measures_alone(self) -> bool:
+        return self.measure is not None and self.measure.alone
+
+    @property
+    def is_trained(self) -> bool:
+        return self.objective.name != "none" and not self.measures_alone
+
+    @model_validator(mode="after")
+    def _alone(self) -> CellSettings:
+        if self.measures_alone and (self.downstream.tasks or self.downstream.fine_tune.shares or self.training.snapshots):
+            raise ValueError(
+                "measure.alone: the cell trains nothing, so downstream.tasks, fine_tune.shares and training.snapshots must be empty"
+            )
+        return self
 
     @model_validator(mode="after")
     def _measurable(self) -> CellSettings:

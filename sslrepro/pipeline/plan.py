@@ -39,7 +39,7 @@ def plan_cell(study: str, name: str, cell: CellSettings, rate: float) -> CellPla
     seconds = t.max_seconds
     cost = cell_cost(cell, seconds)
     flops_an_hour = cost.train_flops / seconds * 3600
-    if cell.objective.name == "none":
+    if not cell.is_trained:
         hours = 0.0
     else:
         unit = {"updates": t.batch_seconds / 3600, "hours": 1.0, "flops": 1 / flops_an_hour}[t.budget.unit]

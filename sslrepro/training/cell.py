@@ -78,7 +78,7 @@ def _check(settings: CellSettings, corpus: Corpus) -> None:
     """What would only be found after the training is found before it."""
     for task in settings.downstream.tasks:
         find_task(task)
-    if settings.objective.name != "none" and corpus.split("valid").empty:
+    if settings.is_trained and corpus.split("valid").empty:
         raise UserError(
             f"{corpus.folder}: the corpus has no validation utterances; give it a dev-* folder, or more files or speakers to hold out"
         )
@@ -132,8 +132,8 @@ def _run_seed(
     if hasattr(module, "begin"):
         module.begin(load_upstream(_other(profile, settings.objective.teacher, seed)), fresh=settings.start is None)
     progress = Progress(label, None)
-    if settings.objective.name == "none":
-        upstream, state = module, State(status="completed")
+    if not settings.is_trained:
+        upstream, state = module if isinstance(module, Upstream) else module.upstream, State(status="completed")
     else:
         upstream, progress.chance = module.upstream, module.chance().get("loss")
         named = getattr(settings.objective, "targets", None)
@@ -142,7 +142,8 @@ def _run_seed(
     if rank():
         wait_for(folder / "metrics.json")
         return
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, folder / "model.safetensors")
+    if not settings.measures_alone:
+        save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, folder / "model.safetensors")
     metrics = _pretrain_metrics(state) | _cost_metrics(profile, settings, seed, state)
     scores = Scores.empty()
     if state.status == "completed" and getattr(module, "subnets", None):
@@ -154,7 +155,8 @@ def _run_seed(
             progress.say(f"scoring the snapshot at {share:g} of the run")
             module.load_state_dict(load_file(folder / snapshot_name(share)))
             scores += score(upstream, corpus, settings.downstream.at_snapshots(), seed).at(f"@{share:g}")
-        module.load_state_dict(load_file(folder / "model.safetensors"))
+        if settings.training.snapshots:
+            module.load_state_dict(load_file(folder / "model.safetensors"))
         if settings.downstream.tasks:
             progress.say("scoring: " + ", ".join(settings.downstream.tasks))
         scores += score(upstream, corpus, settings.downstream, seed)

@@ -104,11 +104,19 @@ def test_a_cell_may_only_measure_and_is_run_again_on_another_machine(project, ma
     assert not is_finished(profile, "trial", "a")
 
 
+def test_alone_an_objective_s_update_is_measured_and_nothing_is_trained(project, make_cell, make_profile):
+    folder = run_cell(make_profile(a=make_cell(measure={**QUICK, "update": [1.0], "alone": True})), "trial", "a") / "0"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["cost.update_seconds"] > 0 and metrics["cost.updates"] == 0 and "pretrain.valid_loss" not in metrics
+    assert not (folder / "model.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"measure": {}}, "nothing to measure"),
         ({"measure": {"mixer": [50, 50]}}, "mixer: a length occurs twice"),
+        ({"measure": {"mixer": [50], "alone": True}, "downstream": {"tasks": ["phone"]}}, "measure.alone"),
         ({"measure": {"update": [1.0]}, "model": {"encoder": None}}, "only `inference`"),
     ],
 )

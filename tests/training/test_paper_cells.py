@@ -38,8 +38,13 @@ def what_it_is(model) -> str:
 PAPER = expand("paper")
 CELLS = {f"{study}/{cell}": settings for study, block in PAPER.studies.items() for cell, settings in block.cells.items()}
 # cells that differ in batch and rate alone are one model; one without an objective makes no update
+<<<<<<< HEAD
 TRAINED = {name: s for name, s in CELLS.items() if s.objective.name != "none"}
 MODELS = {what_it_is(s.model) + what_is_learned(s.objective): name for name, s in reversed(TRAINED.items())}
+=======
+TRAINED = {name: s for name, s in CELLS.items() if s.is_trained}
+MODELS = {settings_hash(s.model) + what_is_learned(s.objective): name for name, s in reversed(TRAINED.items())}
+>>>>>>> 0e41f58 (SummaryMixing study: cells of every profile; a measuring cell may stand alone; mixer cells of the survey)
 # compute-budget paper: claims/published/size_sweep.csv; TERA's are in no source, its Large is 1590 % of its Slim
 SWEEP = {"size30": 5.9, "size50": 9.9, "size70": 14.1, "slim": 20.0, "size200": 40.0, "size473": 94.7, "size1582": 316.6}
 CONTRASTIVE_SWEEP = {"size30": 6.2, "size50": 10.3, "size70": 14.4, "slim": 20.4, "size200": 40.4, "size473": 95.0, "size1582": 317.4}
