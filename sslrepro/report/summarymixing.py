@@ -1,0 +1,150 @@
+"""Figures of the SummaryMixing study: cost against the length of the input, and quality against cost, each from tables alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+MEASURED = r"^cost\.(?P<what>update_seconds|peak_bytes|mixer_seconds)_(?P<length>[\d.]+)$"
+REFERENCES = ("unfused", "attention")  # attention as of the papers' day, and as fused kernels have it
+NAMES = {
+    "summarymixing": "SummaryMixing", "unfused": "attention, unfused", "attention": "attention, fused", "sumformer": "Sumformer",
+    "unfused-same-params": "attention, unfused, equal parameters", "fnet": "FNet", "hyena": "Hyena",
+}  # fmt: skip
+COLOURS = dict(zip(NAMES, sns.color_palette("colorblind", len(NAMES)), strict=True))
+
+
+def measurements(folder: Path, kind: str) -> pd.DataFrame:
+    """One row a (mixer, seed, length) of the cells `<kind>-<mixer>`: mixer, seed, what (update_seconds, peak_bytes, mixer_seconds),
+    length (seconds of audio, frames for a mixer alone), value."""
+    table = pd.read_csv(folder / "metrics.csv")
+    table = table[table.cell.str.startswith(f"{kind}-")]
+    found = table.metric.str.extract(MEASURED)
+    table = table.assign(what=found.what, length=found.length.astype(float), mixer=table.cell.str.removeprefix(f"{kind}-"))
+    return table.dropna(subset="what")[["mixer", "seed", "what", "length", "value"]]
+
+
+def slopes(folder: Path, least: float) -> pd.DataFrame:
+    """Log-log slope of each mixer's time over lengths of at least `least` frames: mean over seeds, and the lowest and highest seed."""
+    table = measurements(folder, "mixer").query("length >= @least")
+    by_seed = {
+        key: np.polyfit(np.log(group.length), np.log(group.value), 1)[0]
+        for key, group in table.groupby(["mixer", "seed"])
+        if group.length.nunique() > 1
+    }
+    if not by_seed:
+        return pd.DataFrame(columns=["slope", "low", "high"])
+    found = pd.Series(by_seed).groupby(level=0)
+    return pd.DataFrame({"slope": found.mean(), "low": found.min(), "high": found.max()}).rename(index=NAMES)
+
+
+def crossover(folder: Path, kind: str, what: str) -> pd.DataFrame:
+    """The length from which each mixer costs less than each kind of attention, read off the lines between measured lengths.
+
+    "always" and "never" within the measured lengths; a line that crosses more than once is read at its last crossing.
+    """
+    means = measurements(folder, kind).query("what == @what").groupby(["mixer", "length"]).value.mean().unstack("length")
+    rows = {}
+    for mixer in means.index.difference([name for name in means.index if name.startswith(REFERENCES)]):
+        ratios = {NAMES[name]: np.log(means.loc[mixer] / means.loc[name]).dropna() for name in REFERENCES if name in means.index}
+        rows[NAMES[mixer]] = {name: _last_crossing(ratio) for name, ratio in ratios.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _last_crossing(ratio: pd.Series) -> str:
+    """ratio: log of cost over the reference's, by length."""
+    y, x = ratio.to_numpy(), np.log(ratio.index.to_numpy(float))
+    if (y < 0).all():
+        return "always"
+    if y[-1] >= 0:
+        return "never"
+    i = int(np.flatnonzero(y >= 0)[-1])
+    return f"{np.exp(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1])):.3g}"
+
+
+def draw_cost(folder: Path) -> Figure:
+    """Time and memory of an update against the input's length; below, each over that of unfused attention."""
+    table = measurements(folder, "cost")
+    figure, axes = plt.subplots(2, 2, figsize=(9.6, 6.4), sharex=True, layout="constrained")
+    panels = {"update_seconds": ("seconds an update", 1.0), "peak_bytes": ("memory of an update, GB", 1e9)}
+    for (above, below), (what, (label, unit)) in zip(axes.T, panels.items(), strict=True):
+        part = table[table.what == what].assign(value=lambda t, unit=unit: t.value / unit)
+        _lines(above, part, label)
+        reference = part[part.mixer == "unfused"].groupby("length").value.mean()
+        over = part.assign(value=part.value / part.length.map(reference).to_numpy())
+        _lines(below, over, f"over unfused attention's, {'time' if unit == 1.0 else 'memory'}", log=False)
+        below.axhline(1.0, color="0.4", linestyle=":", linewidth=1)
+        below.set_xlabel("seconds of audio")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    plt.close(figure)
+    return figure
+
+
+def draw_mixers(folder: Path) -> Figure:
+    """Time of one mixer alone, forward and backward, against frames; dotted lines rise with the frames and with their square."""
+    table = measurements(folder, "mixer")
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    _lines(axis, table.assign(value=1e3 * table.value), "milliseconds, forward and backward")
+    if len(table):
+        x = np.array([table.length.min(), table.length.max()])
+        start = 1e3 * table[table.length == x[0]].value.min()
+        for power in (1, 2):
+            axis.plot(x, start * (x / x[0]) ** power, ":", color="0.5", linewidth=1)
+            axis.annotate(f"T^{power}" if power > 1 else "T", (x[1], start * (x[1] / x[0]) ** power), fontsize=8, color="0.4")
+    axis.set_xlabel("frames")
+    axis.legend(fontsize="small")
+    plt.close(figure)
+    return figure
+
+
+def draw_quality(folder: Path, metrics: dict[str, str]) -> Figure:
+    """Each pre-trained model's error over the MACs of its forward; dotted: the floors. metrics: name in the tables -> label."""
+    table = pd.read_csv(folder / "metrics.csv").pivot_table(index=["cell", "seed"], columns="metric", values="value").reset_index()
+    table["mixer"] = table.cell.str.extract("^wav2vec2-(.+)$")[0]
+    present = [name for name in metrics if name in table and table[table.mixer.notna()][name].notna().any()] or list(metrics)[:1]
+    figure, axes = plt.subplots(1, len(present), figsize=(4.2 * len(present), 3.6), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], present, strict=True):
+        axis.set(xlabel="GMAC of one utterance", ylabel=metrics[name])
+        if name not in table or table[table.mixer.notna()].empty:
+            axis.text(0.5, 0.5, "this profile scores nothing", transform=axis.transAxes, ha="center")
+            continue
+        for mixer, group in table.dropna(subset=["mixer", name]).groupby("mixer"):
+            known = mixer.removesuffix("-equal-compute")
+            label = NAMES.get(known, known) + (", equal compute" if known != mixer else "")
+            x, y = group["cost.macs"].mean() / 1e9, group[name]
+            axis.errorbar(x, y.mean(), yerr=y.std() if len(y) > 1 else None, fmt="o", color=COLOURS.get(known), label=label)
+        for cell, level in (
+            table[table.cell.str.startswith("floor-") & ~table.cell.str.contains("supervised")].groupby("cell")[name].mean().items()
+        ):
+            axis.axhline(level, color="0.4", linestyle=":", linewidth=1)
+            axis.annotate(cell, (0.02, level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize="small")
+    plt.close(figure)
+    return figure
+
+
+def _lines(axis: Axes, table: pd.DataFrame, label: str, log: bool = True) -> None:
+    """A line a mixer, its seeds' range as a band."""
+    for mixer in [name for name in NAMES if name in set(table.mixer)]:
+        by_length = table[table.mixer == mixer].groupby("length").value
+        axis.plot(by_length.mean(), "o-", color=COLOURS[mixer], label=NAMES[mixer], markersize=4)
+        axis.fill_between(by_length.mean().index, by_length.min(), by_length.max(), color=COLOURS[mixer], alpha=0.2, linewidth=0)
+    axis.set(xscale="log", yscale="log" if log else "linear", ylabel=label)
+    lengths = sorted(table.length.unique())
+    axis.set_xticks(lengths, [f"{length:g}" for length in lengths])
+    axis.xaxis.set_minor_locator(NullLocator())
+    if log and len(table):
+        axis.yaxis.set_major_locator(
+            LogLocator(subs=(1.0, 2.0, 5.0) if table.value.max() < 200 * table.value.min() else (1.0,), numticks=10)
+        )
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_locator(NullLocator())
