@@ -99,8 +99,10 @@ def draw_mixers(folder: Path) -> Figure:
         for power in (1, 2):
             axis.plot(x, start * (x / x[0]) ** power, ":", color="0.5", linewidth=1)
             axis.annotate(f"T^{power}" if power > 1 else "T", (x[1], start * (x[1] / x[0]) ** power), fontsize=8, color="0.4")
+        axis.legend(fontsize="small")
+    else:
+        axis.text(0.5, 0.5, "this profile times no mixer alone", transform=axis.transAxes, ha="center")
     axis.set_xlabel("frames")
-    axis.legend(fontsize="small")
     plt.close(figure)
     return figure
 
