@@ -101,6 +101,7 @@ def test_normalisation_travels(tmp_path) -> None:
         (lambda: build(encoder={"layout": "conformer", "norm": "pre"}), "conformer"),
         (lambda: build(encoder={"position": PositionSettings(kind="sinusoidal")}), "sinusoidal"),
         (lambda: build(encoder=SQUEEZE | {"norm": "pre"}), "compression with pre-norm"),
+        (lambda: build(encoder={"compression": CompressionSettings(kind="stochastic")}), "compression 'stochastic'"),
         (lambda: build(encoder=DATA2VEC), "group-normed"),
     ],
 )
