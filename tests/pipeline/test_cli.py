@@ -29,7 +29,7 @@ def test_help_imports_nothing_heavy():
             "no cell 'nothing' in study budget of profile tiny; it has: hubert-slim, tera-slim",
         ),
         (["cell", "bugdet", "hubert-slim", "--profile", "tiny"], "no study 'bugdet'"),
-        (["sweep", "survey", "--profile", "tiny", "--minutes", "1"], "'survey' has no cells"),
+        (["sweep", "surveys", "--profile", "tiny", "--minutes", "1"], "'surveys' has no cells"),
         (["sweep", "budget", "--profile", "tiny", "--minutes", "-1"], "--minutes -1"),
         (["verify", "--profile", "huge"], "no profile 'huge'"),
         (["plan", "--profile", "huge"], "no profile 'huge'"),
