@@ -1,0 +1,93 @@
+"""Each mixer alone, forward and backward, beside attention and beside its own floor: what the machine could do at best.
+
+    python -m benchmarks.mixers            # writes benchmarks/results/mixers-<machine>.json; a GPU where there is one, else one thread
+
+The floor is the longer of two times: the products' FLOPs (budget.mixers, exact backward included) at the rate of a large matrix product in
+the same run, and the bytes that must be moved (input, output, weights and their gradients, once each) at the rate of a copy. Nothing else
+should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from sslrepro.budget.mixers import MIXER_COSTS
+from sslrepro.config import CellSettings, EncoderSettings, MeasureSettings, ModelSettings, NoObjective
+from sslrepro.models.mixers import MIXERS
+from sslrepro.training.identity import commit, machine
+from sslrepro.training.measure import _Clock, _mixer
+
+WIDTH, HEADS = 768, 8
+FRAMES = {"cpu": (500, 1000, 2000, 4000), "cuda": (500, 1000, 2000, 4000, 8000, 16000)}
+REPEATS = 5
+FLOAT = 4
+
+
+def settings_of(mixer: str) -> CellSettings:
+    encoder = EncoderSettings(layers=1, width=WIDTH, heads=HEADS, mixer=mixer, dropout=0.0, attention_dropout=0.0)
+    measure = MeasureSettings(mixer=[1], warmup=1, repeats=1)
+    return CellSettings(model=ModelSettings(encoder=encoder), objective=NoObjective(), measure=measure)
+
+
+def machine_rates(clock: _Clock) -> tuple[float, float]:
+    """FLOP/s of a matrix product of the mixers' own shape, and bytes a second read and written by a copy."""
+    rows = 4000
+    a, b = torch.randn(rows, WIDTH, device=clock.device), torch.randn(WIDTH, WIDTH, device=clock.device)
+    source = torch.randn(2**24, device=clock.device)
+    target = torch.empty_like(source)
+    seconds = clock.medians("x", {1: lambda: a @ b, 2: lambda: target.copy_(source)})
+    return 2 * rows * WIDTH**2 / seconds["x_1"], 2 * FLOAT * source.numel() / seconds["x_2"]
+
+
+def floor_seconds(mixer: str, frames: int, rates: tuple[float, float]) -> float:
+    part = MIXER_COSTS[mixer](settings_of(mixer).model.encoder, frames)
+    moved = FLOAT * (4 * frames * WIDTH + 3 * part.params)  # input, output and their gradients; weights twice, their gradients once
+    return max(2 * (part.macs + part.training) / rates[0], moved / rates[1])
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = MeasureSettings(mixer=[1], warmup=1, repeats=1)
+    clock = _Clock(wanted, device, half=False)
+    rows = []
+    for frames in FRAMES[device.type]:
+        calls = {mixer: _mixer(settings_of(mixer), frames, 0, device) for mixer in MIXERS}
+        turns: dict[str, list[float]] = {mixer: [] for mixer in MIXERS}
+        rates = []
+        for _ in range(REPEATS):  # all take turns, the machine's rates too
+            rates.append(machine_rates(clock))
+            for mixer, call in calls.items():
+                turns[mixer].append(clock.medians("x", {frames: call})["x"])
+        rate = (median(r[0] for r in rates), median(r[1] for r in rates))
+        fused = median(turns["attention"])
+        for mixer, seconds in turns.items():
+            floor = floor_seconds(mixer, frames, rate)
+            rows.append(
+                {
+                    "mixer": mixer, "frames": frames, "seconds": median(seconds), "floor_seconds": floor,
+                    "share_of_floor": floor / median(seconds), "over_fused_attention": median(seconds) / fused,
+                    "gflops": rate[0] / 1e9, "gbytes_a_second": rate[1] / 1e9,
+                }
+            )  # fmt: skip
+            print(f"{mixer:22} {frames:6} frames {1e3 * median(seconds):9.1f} ms  {floor / median(seconds):5.0%} of the floor  "
+                  f"{median(seconds) / fused:6.2f} x fused attention", flush=True)  # fmt: skip
+    about = machine()
+    name = (about["gpu"] if device.type == "cuda" else str(about["cpu"])).lower().replace(" ", "-")
+    path = Path(__file__).parent / "results" / f"mixers-{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    described = {"command": "python -m benchmarks.mixers", "machine": about, "commit": commit(), "width": WIDTH, "heads": HEADS,
+                 "batch": 1, "threads": 1, "repeats": REPEATS, "taken": time.strftime("%Y-%m-%d"), "rows": rows}  # fmt: skip
+    path.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    print(path, file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,39 @@
+"""What the SummaryMixing notebook reads off a table: slopes and crossovers known beforehand."""
+
+import pandas as pd
+import pytest
+
+from sslrepro.report import summarymixing
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = []
+    for seed in range(2):
+        for length in (500, 1000, 2000, 4000):
+            for cell, seconds in (
+                ("mixer-summarymixing", 2e-3 * length),
+                ("mixer-unfused", 1e-6 * length**2),
+                ("mixer-fnet", 9.0 * length),
+            ):
+                rows.append(("summarymixing", cell, seed, f"cost.mixer_seconds_{length}", seconds * (1 + 0.1 * seed)))
+    rows.append(("summarymixing", "mixer-unfused", 0, "cost.mixer_seconds", 1.0))
+    pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    return tmp_path
+
+
+def test_slopes_are_of_the_logarithms_from_the_least_length_on(folder):
+    found = summarymixing.slopes(folder, 1000).slope
+    assert found["SummaryMixing"] == pytest.approx(1) and found["attention, unfused"] == pytest.approx(2)
+
+
+def test_the_crossover_lies_between_measured_lengths_or_is_said_to_be_outside(folder):
+    found = summarymixing.crossover(folder, "mixer", "mixer_seconds")["attention, unfused"]
+    assert float(found["SummaryMixing"]) == pytest.approx(2000, rel=0.01) and found["FNet"] == "never"
+
+
+def test_figures_have_a_line_a_mixer_and_say_what_is_not_there(folder):
+    axis = summarymixing.draw_mixers(folder).axes[0]
+    assert {"SummaryMixing", "attention, unfused", "FNet"} == {text.get_text() for text in axis.get_legend().get_texts()}
+    empty = summarymixing.draw_quality(folder, {"phone_ctc.per": "phone error rate"}).axes[0]
+    assert "scores nothing" in empty.texts[0].get_text()
