@@ -41,8 +41,8 @@ def machine_rates(clock: _Clock) -> tuple[float, float]:
     a, b = torch.randn(rows, WIDTH, device=clock.device), torch.randn(WIDTH, WIDTH, device=clock.device)
     source = torch.randn(2**24, device=clock.device)
     target = torch.empty_like(source)
-    seconds = clock.medians("x", {1: lambda: a @ b, 2: lambda: target.copy_(source)})
-    return 2 * rows * WIDTH**2 / seconds["x_1"], 2 * FLOAT * source.numel() / seconds["x_2"]
+    seconds = clock.medians({"product": lambda: a @ b, "copy": lambda: target.copy_(source)})
+    return 2 * rows * WIDTH**2 / seconds["product"], 2 * FLOAT * source.numel() / seconds["copy"]
 
 
 def floor_seconds(mixer: str, frames: int, rates: tuple[float, float]) -> float:
@@ -64,7 +64,7 @@ def main() -> int:
         for _ in range(REPEATS):  # all take turns, the machine's rates too
             rates.append(machine_rates(clock))
             for mixer, call in calls.items():
-                turns[mixer].append(clock.medians("x", {frames: call})["x"])
+                turns[mixer].append(clock.medians({mixer: call})[mixer])
         rate = (median(r[0] for r in rates), median(r[1] for r in rates))
         fused = median(turns["attention"])
         for mixer, seconds in turns.items():
