@@ -14,7 +14,7 @@ export WANDB_ERROR_REPORTING := false
 # another project's environment must not be mixed in
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX
 
-.PHONY: help setup install repro test test-slow test-interop lint report lock
+.PHONY: help setup install repro test test-slow test-interop bench lint report lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -49,6 +49,9 @@ test-interop: setup ## a SUPERB task by S3PRL itself, in an environment of its o
 	@test -x .s3prl/bin/python || $(UV) venv --quiet --no-project --python .venv/bin/python .s3prl
 	@$(UV) pip sync --quiet --python .s3prl/bin/python --require-hashes tests/interop/s3prl.lock
 	@OMP_NUM_THREADS=1 python -m pytest tests/interop/superb.py
+
+bench: setup ## ours beside transformers, torchaudio and the floor: a table and benchmarks/results/ (ARGS="--models small" for a part)
+	@python -m benchmarks.engine $(ARGS)
 
 lint: setup ## ruff, and no outputs in notebooks
 	@ruff check . && ruff format --check . && nbstripout --verify --keep-id notebooks/*.ipynb

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from sslrepro.config import EncoderSettings
 from sslrepro.errors import UserError
 from sslrepro.models.activation import Activation
+from sslrepro.models.dropout import Dropout
+from sslrepro.models.linear import Linear
 from sslrepro.models.mixers import build_mixer
 from sslrepro.models.padding import Padding
 
@@ -28,12 +30,12 @@ class GatedConvMLP(nn.Module):
         if settings.ffn % 2:
             raise UserError(f"model.encoder.ffn: a Branchformer splits it in two halves, {settings.ffn} is odd")
         half, kernel = settings.ffn // 2, settings.conv_kernel
-        self.up = nn.Linear(settings.width, settings.ffn)
+        self.up = Linear(settings.width, settings.ffn)
         self.activation = Activation(settings.activation)
         self.gate_norm = nn.LayerNorm(half)
         self.gate_conv = nn.Conv1d(half, half, kernel, padding=kernel // 2, groups=half)
-        self.dropout = nn.Dropout(settings.dropout)
-        self.down = nn.Linear(half, settings.width)
+        self.dropout = Dropout(settings.dropout)
+        self.down = Linear(half, settings.width)
 
     def open_gate(self) -> None:
         """The gate starts near one, so that the block starts as a plain MLP (paper, section 2.3.2)."""
@@ -55,8 +57,8 @@ class BranchformerLayer(nn.Module):
         width = settings.width
         self.mixer_norm, self.mixer = nn.LayerNorm(width), build_mixer(settings)
         self.local_norm, self.local = nn.LayerNorm(width), GatedConvMLP(settings)
-        self.merge = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.merge = Linear(2 * width, width)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         far = self.dropout(self.mixer(self.mixer_norm(x), padding))

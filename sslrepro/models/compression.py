@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslrepro.models.linear import Linear
 from sslrepro.models.padding import Padding
 
 
@@ -58,7 +59,7 @@ class Upsampling(nn.Module):
     def __init__(self, dim: int, factor: int):
         super().__init__()
         self.factor = factor
-        self.proj = nn.Linear(dim, factor * dim)
+        self.proj = Linear(dim, factor * dim)
 
     def initialise(self) -> None:
         nn.init.kaiming_normal_(self.proj.weight, mode="fan_out")
@@ -76,7 +77,7 @@ class SharedUpsampling(nn.Module):
 
     def __init__(self, dim: int, largest: int):
         super().__init__()
-        self.proj = nn.Linear(dim, largest * dim)
+        self.proj = Linear(dim, largest * dim)
 
     def initialise(self) -> None:
         nn.init.zeros_(self.proj.weight)

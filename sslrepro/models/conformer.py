@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from sslrepro.config import EncoderSettings
 from sslrepro.models.activation import Activation
+from sslrepro.models.dropout import Dropout
 from sslrepro.models.layers import FeedForward
+from sslrepro.models.linear import Linear
 from sslrepro.models.mixers import build_mixer
 from sslrepro.models.padding import Padding
 
@@ -27,12 +29,12 @@ class ConvModule(nn.Module):
         super().__init__()
         width, kernel = settings.width, settings.conv_kernel
         self.norm = nn.LayerNorm(width)
-        self.pointwise = nn.Linear(width, 2 * width)  # a convolution of kernel 1
+        self.pointwise = Linear(width, 2 * width)  # a convolution of kernel 1
         self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
         self.depthwise_norm = nn.LayerNorm(width)
         self.activation = Activation(settings.activation)
-        self.out = nn.Linear(width, width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.out = Linear(width, width)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         x = padding.zero(F.glu(self.pointwise(self.norm(x))))
@@ -48,7 +50,7 @@ class ConformerLayer(nn.Module):
         width = settings.width
         self.first_norm, self.first = nn.LayerNorm(width), FeedForward(settings)
         self.mixer_norm, self.mixer = nn.LayerNorm(width), build_mixer(settings)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.conv = ConvModule(settings)
         self.second_norm, self.second = nn.LayerNorm(width), FeedForward(settings)
         self.final_norm = nn.LayerNorm(width)

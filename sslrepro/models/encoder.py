@@ -12,6 +12,7 @@ from sslrepro.errors import UserError
 from sslrepro.models.branchformer import BranchformerLayer, GatedConvMLP
 from sslrepro.models.compression import SharedUpsampling, Upsampling, squeeze
 from sslrepro.models.conformer import ConformerLayer
+from sslrepro.models.dropout import Dropout
 from sslrepro.models.layers import TransformerLayer
 from sslrepro.models.mixers import SelfAttention
 from sslrepro.models.padding import Padding
@@ -41,7 +42,7 @@ class Encoder(nn.Module):
         self.fixed, self.drawn = compression.factors, None
         self.position = build_position(settings.position, settings.width)
         self.norm = nn.LayerNorm(settings.width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.layers = nn.ModuleList(LAYOUTS[settings.layout](settings) for _ in range(settings.layers))
         self.upsample = None
         if compression.kind == "fixed":

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sslrepro.config import FrontEnd, LogMelConvFrontEnd, LogMelFrontEnd, WaveformFrontEnd
 from sslrepro.models.logmel import HOP, log_mel, logmel_frames, mel_filters
 from sslrepro.models.norms import ChannelNorm, standardise
+from sslrepro.models.packed_conv import packed_features
 from sslrepro.models.padding import Padding
 
 
@@ -93,9 +94,19 @@ class WaveformFeatures(nn.Module):
         self.dim = inputs
         self.hop = math.prod(settings.strides)
         self.frames = self.stack.frames
+        # wav2vec 2.0 base's shape: on a processor its convolutions are matrix products
+        fits = all(k >= s for k, s in zip(settings.kernels, settings.strides, strict=True))
+        self._packs = fits and settings.norm == "group" and not (settings.bias or settings.pointwise or any(settings.padding))
 
     def forward(self, waveforms: Tensor, lengths: Sequence[int], exact: bool) -> Tensor:
-        return self.stack(waveforms[:, None], lengths, exact)
+        blocks = list(self.stack.blocks)
+        if waveforms.device.type != "cpu" or not self._packs or waveforms.requires_grad:
+            return self.stack(waveforms[:, None], lengths, exact)
+        size = waveforms.shape[1]
+        weights, strides = [block.conv.weight for block in blocks], [block.conv.stride[0] for block in blocks]
+        norm = blocks[0].norm
+        rows = packed_features(waveforms, lengths if exact else [size] * len(lengths), weights, strides, norm.weight, norm.bias, norm.eps)
+        return torch.stack([F.pad(row, (0, 0, 0, self.frames(size) - len(row))) for row in rows])
 
 
 class LogMelFeatures(nn.Module):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sslrepro.config import EncoderSettings
+from sslrepro.models.linear import Linear
 from sslrepro.models.padding import Padding
 from sslrepro.models.spectrum import convolve
 
@@ -32,9 +33,9 @@ class LongFilter(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.first = nn.Linear(1 + 2 * BANDS, HIDDEN)
-        self.second = nn.Linear(HIDDEN, HIDDEN)
-        self.last = nn.Linear(HIDDEN, width)
+        self.first = Linear(1 + 2 * BANDS, HIDDEN)
+        self.second = Linear(HIDDEN, HIDDEN)
+        self.last = Linear(HIDDEN, width)
         rates = -math.log(FADED) / torch.linspace(0.3, 1.5, width) / REACH
         self.register_buffer("rates", rates, persistent=False)
 
@@ -54,11 +55,11 @@ class Hyena(nn.Module):
     def __init__(self, settings: EncoderSettings):
         super().__init__()
         width = settings.width
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         self.short = nn.Conv1d(3 * width, 3 * width, SHORT, padding=SHORT // 2, groups=3 * width)
         self.filter = LongFilter(width)
         self.skip = nn.Parameter(torch.ones(width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         qkv = self.short(padding.zero(self.qkv(x)).transpose(1, 2)).transpose(1, 2)

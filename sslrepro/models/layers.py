@@ -5,7 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sslrepro.config import EncoderSettings
+from sslrepro.models.activated import activated_linear
 from sslrepro.models.activation import Activation
+from sslrepro.models.dropout import Dropout
+from sslrepro.models.linear import Linear
 from sslrepro.models.mixers import build_mixer
 from sslrepro.models.padding import Padding
 
@@ -15,14 +18,18 @@ class FeedForward(nn.Module):
 
     def __init__(self, settings: EncoderSettings):
         super().__init__()
-        self.up = nn.Linear(settings.width, settings.ffn)
+        self.up = Linear(settings.width, settings.ffn)
         self.activation = Activation(settings.activation)
-        self.activation_dropout = nn.Dropout(settings.activation_dropout)
-        self.down = nn.Linear(settings.ffn, settings.width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.activation_dropout = Dropout(settings.activation_dropout)
+        self.down = Linear(settings.ffn, settings.width)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.down(self.activation_dropout(self.activation(self.up(x)))))
+        wide = self.up(x)
+        if wide.device.type == "cpu" and type(self.down) is Linear:  # not where an adapter stands in its place
+            share = self.activation_dropout.p if self.training else 0.0
+            return self.dropout(activated_linear(wide, self.down.weight, self.down.bias, self.activation.name, share))
+        return self.dropout(self.down(self.activation_dropout(self.activation(wide))))
 
 
 class TransformerLayer(nn.Module):
@@ -36,7 +43,7 @@ class TransformerLayer(nn.Module):
         self.mixer_norm = nn.LayerNorm(settings.width)
         self.feed_forward = FeedForward(settings)
         self.feed_forward_norm = nn.LayerNorm(settings.width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         if self.pre:

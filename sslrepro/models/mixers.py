@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from sslrepro.config import EncoderSettings
 from sslrepro.errors import UserError
 from sslrepro.models.compression import pool
+from sslrepro.models.dropped_attention import dropped_attention
 from sslrepro.models.fnet import FourierMixing
 from sslrepro.models.hyena import Hyena
+from sslrepro.models.linear import Linear
 from sslrepro.models.padding import Padding
 from sslrepro.models.sumformer import Sumformer
 from sslrepro.models.summary_mixing import DecaySummaryMixing, FastSummaryMixing, LiteSummaryMixing, SummaryMixing
@@ -32,10 +34,10 @@ class SelfAttention(nn.Module):
         self.heads = settings.heads
         self.dropout = settings.attention_dropout
         self.query_pool = self.key_value_pool = 1
-        self.q_proj = nn.Linear(width, attended)
-        self.k_proj = nn.Linear(width, attended)
-        self.v_proj = nn.Linear(width, attended)
-        self.out_proj = nn.Linear(attended, width)
+        self.q_proj = Linear(width, attended)
+        self.k_proj = Linear(width, attended)
+        self.v_proj = Linear(width, attended)
+        self.out_proj = Linear(attended, width)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         def split(y: Tensor) -> Tensor:
@@ -51,6 +53,8 @@ class SelfAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
         """`(batch, heads, frames, width / heads)` each; `mask` (batch, 1, 1, keys), true on keys that are seen."""
+        if dropout > 0 and q.device.type == "cpu":
+            return dropped_attention(q, k, v, mask, dropout)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 

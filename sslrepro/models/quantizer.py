@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sslrepro.config import QuantizerSettings
 from sslrepro.errors import UserError
+from sslrepro.models.linear import Linear
 
 
 class Quantized(NamedTuple):
@@ -35,7 +36,7 @@ class Quantizer(nn.Module):
         if settings.dim % settings.groups:
             raise UserError(f"quantizer.dim {settings.dim} does not divide by groups {settings.groups}")
         self.groups, self.codes = settings.groups, settings.codes
-        self.proj = nn.Linear(in_dim, self.groups * self.codes)
+        self.proj = Linear(in_dim, self.groups * self.codes)
         nn.init.normal_(self.proj.weight, std=1.0)
         nn.init.zeros_(self.proj.bias)
         self.codebooks = nn.Parameter(torch.rand(self.groups, self.codes, settings.dim // self.groups))

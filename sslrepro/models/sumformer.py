@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sslrepro.config import EncoderSettings
 from sslrepro.models.activation import Activation
+from sslrepro.models.linear import Linear
 from sslrepro.models.padding import Padding
 from sslrepro.models.summary_mixing import mean
 
@@ -21,9 +22,9 @@ class Sumformer(nn.Module):
         super().__init__()
         width = settings.width
         self.activation = Activation(settings.activation)
-        self.phi_first, self.phi_last = nn.Linear(width, width), nn.Linear(width, width)
-        self.psi_frame, self.psi_sum = nn.Linear(width, width, bias=False), nn.Linear(width, width)  # the halves of psi's first
-        self.psi_last = nn.Linear(width, width)
+        self.phi_first, self.phi_last = Linear(width, width), Linear(width, width)
+        self.psi_frame, self.psi_sum = Linear(width, width, bias=False), Linear(width, width)  # the halves of psi's first
+        self.psi_last = Linear(width, width)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         total = self.phi_last(mean(self.activation(self.phi_first(x)), padding))

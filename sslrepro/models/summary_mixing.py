@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from sslrepro.config import EncoderSettings
 from sslrepro.models.activation import Activation
 from sslrepro.models.blocks import BlockMLP, blocks_of, join, split
+from sslrepro.models.dropout import Dropout
+from sslrepro.models.linear import Linear
 from sslrepro.models.padding import Padding
 from sslrepro.models.spectrum import convolve
 
@@ -31,11 +33,11 @@ class SummaryMixing(nn.Module):
         super().__init__()
         self.width, self.blocks = settings.width, blocks_of(settings)
         self.activation = Activation(settings.activation)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self._build_branches()
         self.local_norm, self.summary_norm = nn.LayerNorm(self.width), nn.LayerNorm(self.width)
-        self.of_local = nn.Linear(self.width, self.width, bias=False)  # the two halves of c
-        self.of_summary = nn.Linear(self.width, self.width)
+        self.of_local = Linear(self.width, self.width, bias=False)  # the two halves of c
+        self.of_summary = Linear(self.width, self.width)
 
     def _build_branches(self) -> None:
         self.local = BlockMLP(self.width, self.blocks, self.activation)
@@ -56,7 +58,7 @@ class FastSummaryMixing(SummaryMixing):
     """f and s are one full linear and an activation, split in two (the authors' "fast" form)."""
 
     def _build_branches(self) -> None:
-        self.first = nn.Linear(self.width, 2 * self.width)
+        self.first = Linear(self.width, 2 * self.width)
 
     def branches(self, x: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
         f, s = self.activation(self.first(x)).chunk(2, dim=-1)

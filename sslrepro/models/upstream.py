@@ -12,8 +12,10 @@ from sslrepro.config import Factors, ModelSettings
 from sslrepro.draws import Key, numpy_generator
 from sslrepro.errors import UserError
 from sslrepro.models.compression import spread
+from sslrepro.models.dropout import Dropout
 from sslrepro.models.encoder import Encoder
 from sslrepro.models.front_end import build_front_end
+from sslrepro.models.linear import Linear
 from sslrepro.models.logmel import SAMPLE_RATE
 from sslrepro.models.norms import standardise
 from sslrepro.models.padding import Padding
@@ -69,8 +71,8 @@ class Upstream(nn.Module):
         self.dim = self.feature_dim if encoder is None else encoder.width
         self.feature_norm = nn.LayerNorm(self.feature_dim) if settings.feature_norm and encoder else None
         self.encoder = None if encoder is None else Encoder(encoder, self.exact)
-        self.proj = nn.Linear(self.feature_dim, self.dim) if self.feature_dim != self.dim else None
-        self.dropout_input = nn.Dropout(settings.dropout_input)
+        self.proj = Linear(self.feature_dim, self.dim) if self.feature_dim != self.dim else None
+        self.dropout_input = Dropout(settings.dropout_input)
         learned = encoder is not None and settings.mask_embedding == "learned"
         self.mask_embedding = nn.Parameter(torch.rand(self.dim)) if learned else None
 

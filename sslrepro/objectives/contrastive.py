@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from sslrepro.config import ContrastiveSettings, QuantizerSettings
 from sslrepro.data.masking import mask_spans, negative_samples
 from sslrepro.draws import numpy_generator, torch_generator
+from sslrepro.models.dropout import Dropout
+from sslrepro.models.linear import Linear
 from sslrepro.models.quantizer import Quantized, Quantizer, gumbel_noise
 from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Batch, Key, LossOutput, Objective, Totals, feature_penalty, take_frames, variance
@@ -73,12 +75,12 @@ class Contrastive(Objective):
         self.quantizer = Quantizer(settings.quantizer, upstream.feature_dim)
         self.project_q = self._head(settings.quantizer.dim)
         self.final_proj = self._head(upstream.dim)
-        self.dropout_features = nn.Dropout(settings.dropout_features)
+        self.dropout_features = Dropout(settings.dropout_features)
 
     def _head(self, inputs: int) -> nn.Module:
         if self.settings.head == "mlp":
             return MLPHead(inputs, self.settings.head_hidden, self.settings.final_dim)
-        return nn.Linear(inputs, self.settings.final_dim)
+        return Linear(inputs, self.settings.final_dim)
 
     def _project(self, head: nn.Module, x: Tensor, valid: Tensor) -> Tensor:
         return head(x, valid) if isinstance(head, MLPHead) else head(x)

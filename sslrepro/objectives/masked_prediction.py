@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sslrepro.config import MaskedPredictionSettings
 from sslrepro.data.masking import mask_spans
 from sslrepro.draws import numpy_generator
+from sslrepro.models.linear import Linear
 from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Batch, Key, LossOutput, Objective, Totals, feature_penalty, take_frames, variance
 
@@ -37,10 +38,10 @@ class MaskedPrediction(Objective):
         super().__init__(upstream)
         self.settings = settings
         if settings.head == "cosine":
-            self.final_proj = nn.Linear(upstream.dim, settings.final_dim)
+            self.final_proj = Linear(upstream.dim, settings.final_dim)
             self.label_embeddings = nn.Parameter(torch.empty(settings.classes, settings.final_dim).uniform_())
         else:
-            self.final_proj = nn.Linear(upstream.dim, settings.classes)
+            self.final_proj = Linear(upstream.dim, settings.classes)
 
     def draws(self, key: Key, frames: int) -> dict[str, np.ndarray]:
         return {"mask": mask_spans(self.settings.mask, frames, numpy_generator(*key, "mask"))}

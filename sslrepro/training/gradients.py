@@ -21,18 +21,25 @@ class Step(torch.nn.Module):
         self.objective = objective
 
     def forward(self, held: Held) -> LossOutput:
-        return self.objective(held.batch, held.totals)
+        if not held.in_full:
+            return self.objective(held.batch, held.totals)
+        with torch.autocast(held.batch.waveforms.device.type, enabled=False):
+            return self.objective(held.batch, held.totals)
 
 
 class Held:
-    def __init__(self, batch: Batch, totals: Totals) -> None:
-        self.batch, self.totals = batch, totals
+    def __init__(self, batch: Batch, totals: Totals, in_full: bool) -> None:
+        self.batch, self.totals, self.in_full = batch, totals, in_full
 
 
 def update_gradients(
-    fabric: Fabric, model: Any, objective: Objective, batches: list[Batch], seed: int, update: int, progress: float, sums: dict[str, Tensor]
-) -> Tensor:
-    """Gradients of one update from its micro-batches, left in the parameters; returns its loss and adds to the metrics' sums."""
+    fabric: Fabric, model: Any, objective: Objective, batches: list[Batch], seed: int, update: int, progress: float,
+    sums: dict[str, Tensor], in_full: bool = False,
+) -> Tensor:  # fmt: skip
+    """Gradients of one update from its micro-batches, left in the parameters; returns its loss and adds to the metrics' sums.
+
+    in_full: in float32, whatever the run's precision.
+    """
     objective.train()
     objective.upstream.draw_compression(seed, update)
     device = fabric.device
@@ -48,12 +55,34 @@ def update_gradients(
     for place, batch in enumerate(batches):
         torch.manual_seed(key64(seed, "dropout", update, place * fabric.world_size + fabric.global_rank))
         with fabric.no_backward_sync(model, enabled=place < len(batches) - 1):
-            output = model(Held(batch, totals))
+            output = model(Held(batch, totals, in_full))
             fabric.backward(output.loss * fabric.world_size)  # DDP takes the mean over devices; the loss is a sum of shares
         loss += output.loss.detach().float()
         for name, value in output.sums.items():
             sums[name] = sums[name] + value if name in sums else value
     return fabric.all_reduce(loss, reduce_op="sum")
+
+
+def sound_gradients(
+    fabric: Fabric, model: Any, objective: Objective, batches: list[Batch], seed: int, update: int, progress: float,
+    sums: dict[str, Tensor], again: bool,
+) -> tuple[Tensor, bool]:  # fmt: skip
+    """`update_gradients`, and whether loss and gradients are all finite.
+
+    The rule for an update that is not: with `again` (runs in 16 bits) it is made once more from the same weights in float32, with the same
+    masks and noise. An update that is not sound then must not reach the weights.
+    """
+    for in_full in (False, True) if again else (False,):
+        objective.zero_grad(set_to_none=True)
+        own: dict[str, Tensor] = {}
+        loss = update_gradients(fabric, model, objective, batches, seed, update, progress, own, in_full)
+        norms = torch._foreach_norm([parameter.grad for parameter in objective.parameters() if parameter.grad is not None])
+        sound = bool(torch.stack([loss, *norms]).isfinite().all())
+        if sound:
+            break
+    for name, value in own.items():
+        sums[name] = sums[name] + value if name in sums else value
+    return loss, sound
 
 
 def gradient_dispersion(

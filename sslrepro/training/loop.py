@@ -24,7 +24,7 @@ from sslrepro.data.targets import Targets
 from sslrepro.draws import numpy_generator
 from sslrepro.objectives.base import Objective, Totals, numbers
 from sslrepro.training import checkpoint
-from sslrepro.training.gradients import Step, gradient_dispersion, update_gradients
+from sslrepro.training.gradients import Step, gradient_dispersion, sound_gradients
 from sslrepro.training.meter import Budget, Health, Progress
 from sslrepro.training.ranks import decided, fabric_for, gathered, shared_out
 from sslrepro.training.schedule import learning_rate
@@ -111,10 +111,11 @@ def train(
         rate = learning_rate(t.schedule, t.peak_rate, middle, budget.updates)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = update_gradients(fabric, model, objective, batches, seed, state.update, middle, sums)
+        loss, sound = sound_gradients(fabric, model, objective, batches, seed, state.update, middle, sums, t.precision == "bf16")
         if t.clip_norm is not None:
             fabric.clip_gradients(model, optimizer, max_norm=t.clip_norm, error_if_nonfinite=False)
-        optimizer.step()
+        if sound:
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         before, state.used, state.update = state.used, state.used + cost, state.update + 1
         objective.after_update(state.used / budget.amount, budget.updates)
@@ -122,7 +123,7 @@ def train(
         state.padded_hours += sum(len(piece) * float(data.seconds[piece].max()) for piece in pieces) / 3600
 
         done = state.used >= budget.amount * (1 - 1e-9)
-        problem = health.after_update(loss, state, lambda members=members: data.names(members))
+        problem = health.after_update(loss, sound, state, lambda members=members: data.names(members))
         if state.update % every == 0 or done or problem:
             metrics = objective.summarize(numbers({name: fabric.all_reduce(value, reduce_op="sum") for name, value in sums.items()}))
             sums.clear()

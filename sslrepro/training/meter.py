@@ -50,18 +50,20 @@ class Budget:
 class Health:
     """Ends a run that no longer learns, by rule and with the evidence.
 
-    non_finite: the loss of an update is NaN or infinite. diverged: the mean loss of 20 updates is above both twice the best such mean and
-    chance + 1 (without a chance level, above the former alone). collapsed: the objective's own rule (code use, variance), after a tenth
-    of the run.
+    non_finite: the loss or a gradient of an update is NaN or infinite (in 16 bits: also when made again in float32); the weights stay
+    those before it. diverged: the mean loss of 20 updates is above both twice the best such mean and chance + 1 (without a chance level,
+    above the former alone). collapsed: the objective's own rule (code use, variance), after a tenth of the run.
     """
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
 
-    def after_update(self, loss: Tensor, state: State, utterances: Callable[[], list[str]]) -> tuple[str, dict[str, Any]] | None:
+    def after_update(
+        self, loss: Tensor, sound: bool, state: State, utterances: Callable[[], list[str]]
+    ) -> tuple[str, dict[str, Any]] | None:
         """utterances: names those of the update, of all ranks."""
         value = float(loss)
-        if not math.isfinite(value):
+        if not sound:
             evidence = {"update": state.update, "loss": str(value), "utterances": utterances(), "losses_before": state.losses[-20:]}
             return "non_finite", evidence
         state.losses = [*state.losses, value][-200:]
@@ -70,7 +72,13 @@ class Health:
             mean = sum(window) / 20
             state.best_loss = min(state.best_loss, mean)
             if mean > 2 * state.best_loss and mean > self.objective.chance().get("loss", -math.inf) + 1:
-                return "diverged", {"update": state.update, "mean_of_last_20": mean, "best_mean_of_20": state.best_loss, "losses": window}
+                return "diverged", {
+                    "update": state.update,
+                    "mean_of_last_20": mean,
+                    "best_mean_of_20": state.best_loss,
+                    "losses": window,
+                    "utterances": utterances(),
+                }
         return None
 
     def after_log(self, metrics: dict[str, float], share: float) -> tuple[str, dict[str, Any]] | None:

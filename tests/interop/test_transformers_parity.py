@@ -112,10 +112,12 @@ def test_hidden_states_and_gradients(case: str, dtype: torch.dtype) -> None:
     (theirs.last_hidden_state * weights).sum().backward()
     (ours.output * weights).sum().backward()
     parameters = dict(pair.ours.named_parameters())
+    # a key's bias has no gradient but rounding: it adds the same to all of a softmax
+    least = 1e-2 * max(parameter.grad.abs().max() for parameter in pair.peer.parameters())
     checked = 0
     for name, parameter in pair.peer.named_parameters():
         gradient = parameters[pair.names[name]].grad
-        scale = parameter.grad.abs().max().clamp_min(1e-6)  # the absolute tolerance is a share of the largest gradient
+        scale = parameter.grad.abs().max().clamp_min(least)  # the absolute tolerance is a share of the largest gradient
         torch.testing.assert_close(gradient / scale, parameter.grad / scale, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
         checked += 1
     assert checked == len(parameters)

@@ -1,0 +1,61 @@
+"""Matrix products with weights, by the fastest exact kernel at hand.
+
+On processors torch gives float32 products to MKL, which runs at half of oneDNN's speed where the processor is not Intel's (measured in
+benchmarks/NOTES.md). Both are in torch; this is `torch.nn.Linear` through the other one, forward and backward. Other devices and
+precisions go torch's own way.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_LEAST = 1 << 26  # multiplications; below, making the kernel for a new shape (0.25 ms) costs more than it saves
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`x @ weight.T + bias`: `(..., inputs)`, `(outputs, inputs)`, `(outputs,)` → `(..., outputs)`."""
+    if torch.is_autocast_enabled("cpu") or not (x.dtype == weight.dtype == torch.float32 and _by_onednn(x, weight)):
+        return F.linear(x, weight, bias)
+    return _Linear.apply(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear`, through `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`a @ b.T + bias` of one precision, without a gradient: `(..., inner)`, `(columns, inner)`. Transposed matrices are not copied."""
+    if a.dtype == torch.float32 and _by_onednn(a, b):
+        return torch.ops.mkldnn._linear_pointwise(_dense(a), _dense(b), bias, "none", [], None)
+    return F.linear(a, b, bias)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """oneDNN falls back to plain loops, a thousand times slower, where a matrix has gaps."""
+    return x if x.dim() == 2 and x.T.is_contiguous() else x.contiguous()
+
+
+def _by_onednn(a: Tensor, b: Tensor) -> bool:
+    return _HAS_ONEDNN and a.device.type == "cpu" and a.numel() * b.shape[0] >= _LEAST
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.biased = bias is not None
+        return product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1])
+        dx = product(rows, weight.T).view(x.shape) if ctx.needs_input_grad[0] else None
+        dw = product(rows.T, x.reshape(-1, x.shape[-1]).T) if ctx.needs_input_grad[1] else None
+        return dx, dw, rows.sum(0) if ctx.biased and ctx.needs_input_grad[2] else None

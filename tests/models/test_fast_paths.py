@@ -1,0 +1,77 @@
+"""What the processor computes in its own way is what torch's modules compute: outputs and gradients, in double precision."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sslrepro.config import WaveformFrontEnd
+from sslrepro.models.activated import activated_linear
+from sslrepro.models.dropout import drop, kept
+from sslrepro.models.dropped_attention import dropped_attention
+from sslrepro.models.front_end import build_front_end
+from sslrepro.models.linear import linear
+
+EXACT = {"rtol": 1e-9, "atol": 1e-11}
+
+
+def gradients(value: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    weights = torch.randn(value.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64).to(value.dtype)
+    return list(torch.autograd.grad((value * weights).sum(), inputs))
+
+
+def check(ours: torch.Tensor, wanted: torch.Tensor, inputs: list[torch.Tensor], **tolerance: float) -> None:
+    torch.testing.assert_close(ours, wanted, **tolerance)
+    for got, expected in zip(gradients(ours, inputs), gradients(wanted, inputs), strict=True):
+        torch.testing.assert_close(got, expected, **tolerance)
+
+
+@pytest.mark.parametrize("strides", [[5, 2, 2], [5, 1, 2]], ids=str)
+@pytest.mark.parametrize("lengths", [[2_000, 2_000], [2_000, 1_333, 47]], ids=["whole", "padded"])
+def test_packed_convolutions(strides, lengths):
+    torch.manual_seed(0)
+    settings = WaveformFrontEnd(channels=[6, 5, 4], kernels=[10, 3, 2], strides=strides, padding=[0] * 3)
+    front = build_front_end(settings).double()
+    front.stack.blocks[0].norm.weight.data.uniform_(0.5, 2.0)
+    front.stack.blocks[0].norm.bias.data.normal_()
+    waveforms = torch.randn(len(lengths), max(lengths), dtype=torch.float64) + 0.3  # an offset, which the norm takes out
+    for row, n in enumerate(lengths):
+        waveforms[row, n:] = 0.0
+    fast = front(waveforms, lengths, exact=True)
+    slow = front.stack(waveforms[:, None], lengths, exact=True)
+    frames = [front.frames(n) for n in lengths]
+    fast, slow = (torch.cat([row[:n] for row, n in zip(x, frames, strict=True)]) for x in (fast, slow))
+    check(fast, slow, list(front.parameters()), **EXACT)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "swish"])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_activation_and_linear_in_one(activation, share):
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 7, 5), (3, 5), (3,)))
+    torch.manual_seed(1)
+    ours = activated_linear(x, weight, bias, activation, share)
+    wide = F.silu(x) if activation == "swish" else F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+    torch.manual_seed(1)
+    wide = drop(wide, kept(x.shape, share), share) if share else wide
+    check(ours, F.linear(wide, weight, bias), [x, weight, bias], **EXACT)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_with_dropout(padded):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 9, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    valid = (torch.arange(9) < torch.tensor([[9], [5]]))[:, None, None, :] if padded else None
+    torch.manual_seed(1)
+    ours = dropped_attention(q, k, v, valid, 0.2)
+    scores = q @ k.transpose(-2, -1) / 2
+    scores = scores if valid is None else scores.masked_fill(~valid, -torch.inf)
+    torch.manual_seed(1)
+    check(ours, drop(scores.softmax(-1), kept((2, 3, 9, 9), 0.2), 0.2) @ v, [q, k, v], **EXACT)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 7, 33), (2, 1100, 256)], ids=str)
+def test_float32_products(shape):
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(s, requires_grad=True) for s in (shape, (256, shape[-1]), (256,)))
+    check(linear(x, weight, bias), F.linear(x, weight, bias), [x, weight, bias], rtol=1e-4, atol=1e-3)
+    assert linear(x[:0], weight, bias).shape == (0, *shape[1:-1], 256)

@@ -1,0 +1,64 @@
+"""An update that is not finite: made again in float32 where the run is in 16 bits, else the end; either way the weights never see it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sslrepro import objectives
+from sslrepro.data.corpus import Corpus
+from sslrepro.draws import key64
+from sslrepro.objectives.base import LossOutput
+from sslrepro.training.loop import train
+from sslrepro.training.meter import Progress
+
+BAD = 5  # the update that goes wrong
+
+
+class Scale(torch.autograd.Function):
+    """The loss as it is, its gradient times infinity."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * torch.inf
+
+
+def run(corpus_dir, settings, folder, spoil=None):
+    folder.mkdir()
+    torch.manual_seed(key64(0, "init"))
+    objective = objectives.build(settings)
+    if spoil is not None:
+        forward = objective.forward
+
+        def spoiled(batch, totals) -> LossOutput:
+            output = forward(batch, totals)
+            return output._replace(loss=spoil(output.loss)) if totals.update == BAD and objective.training else output
+
+        objective.forward = spoiled
+    state = train(objective, Corpus(corpus_dir), None, settings, 0, folder, Progress("test", None, every=1e9))
+    return objective.state_dict(), state
+
+
+@pytest.mark.parametrize("spoil", [lambda loss: loss * torch.nan, Scale.apply], ids=["loss", "gradient"])
+def test_in_float32_it_ends_the_run_before_the_weights(spoil, tiny_corpus_dir, make_cell, tmp_path):
+    weights, state = run(tiny_corpus_dir, make_cell(), tmp_path / "spoiled", spoil)
+    assert state.status == "non_finite" and state.evidence["update"] == BAD + 1 and len(state.evidence["utterances"]) >= 4
+    assert all(value.isfinite().all() for value in weights.values())
+    assert len(state.evidence["losses_before"]) == BAD
+
+
+def test_in_16_bits_it_is_made_again_in_float32(tiny_corpus_dir, make_cell, tmp_path):
+    def overflow(loss):
+        return loss * torch.inf if torch.is_autocast_enabled("cpu") else loss
+
+    settings = make_cell(training={"precision": "bf16"})
+    _, reference = run(tiny_corpus_dir, settings, tmp_path / "whole")
+    weights, state = run(tiny_corpus_dir, settings, tmp_path / "spoiled", overflow)
+    assert state.status == "completed" and state.update == reference.update
+    assert all(value.isfinite().all() for value in weights.values())
+    same = [a == b for a, b in zip(state.losses, reference.losses, strict=True)]
+    assert all(same[:BAD]) and not same[BAD] and state.losses[BAD] == pytest.approx(reference.losses[BAD], rel=0.02)
