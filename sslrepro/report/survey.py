@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from sslrepro.report.efficiency_map import COSTS, QUALITY, error, means
 
@@ -154,8 +155,12 @@ def draw_map(table: pd.DataFrame, metric: str = "phone.accuracy", names: int = 6
             axis.text(0.5, 0.5, "no cell of this profile has it", transform=axis.transAxes, ha="center")
         else:
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+            axis.xaxis.set_minor_locator(NullLocator())
         axis.set(xlabel=label, ylabel=f"{QUALITY[metric]}, %" if axis is axes[0] else "")
-        axis.margins(x=0.15, y=0.12)
+        axis.ticklabel_format(axis="y", useOffset=False)
+        axis.margins(x=0.2, y=0.12)
     _legend(axes)
     return _done(figure)
 
