@@ -182,11 +182,12 @@ def test_gradient_dispersion_at_checkpoints(tmp_path):
 
 def floors(top, stochastic, fixed, noise=0.0):
     made = Made(top, "stochastic")
-    cells = {"floor-mel": 0.6, "floor-random": 0.5}
-    cells |= {f"stochastic-s{s}": v for s, v in stochastic.items()} | {f"fixed-s{s}": v for s, v in fixed.items()}
-    for cell, rate in cells.items():
+    per = "fine_tune_10min.per"
+    rates = {("floor-mel", per): 0.6, ("floor-random", per): 0.5} | {(f"fixed-s{s}", per): v for s, v in fixed.items()}
+    rates |= {("stochastic", f"{per}:s{s}-q1-k1"): v for s, v in stochastic.items()}
+    for (cell, metric), rate in rates.items():
         for seed in range(5):
-            made.clustered(cell, seed, "phone_ctc.per", rate + noise * made.random.normal())
+            made.clustered(cell, seed, metric, rate + noise * made.random.normal())
     made.write()
     return rows(top, "stochastic")["stoch-02"]
 

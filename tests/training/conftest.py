@@ -22,9 +22,13 @@ OBJECTIVES = {
     "masked_prediction": MASKED,
     "reconstruction": {"name": "reconstruction", "normalise": True},
     "regression": {"name": "regression", "layers": 2, "horizon_start": 0.1, "horizon_end": 0.5, "horizon_anneal": 0.5},
+    "cloned_regression": {
+        "name": "cloned_regression", "layers": 2, "clones": 2, "decoder_layers": 1, "decoder_width": 16, "decoder_kernel": 3,
+        "horizon_start": 0.1, "horizon_end": 0.5, "horizon_anneal": 0.5,
+    },
     "random_projection": {"name": "random_projection", "codes": 32, "dim": 8, "mels": 20},
     "none": {"name": "none"},
-}
+}  # fmt: skip
 TRAINING = {
     "budget": {"unit": "updates", "amount": 24.0}, "batch_seconds": 12.0, "micro_batch_seconds": 6.0, "min_seconds": 1.0,
     "max_seconds": 3.0, "learning_rate": 1.0e-3, "valid_every": 0.5, "checkpoint_seconds": 1.0e-3, "clip_norm": 5.0,

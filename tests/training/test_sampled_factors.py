@@ -47,6 +47,9 @@ def test_fine_tuning(tiny_corpus_dir, make_cell):
     seen = watched(upstream)  # a copy keeps the hook
     settings = FineTuneSettings(symbols="phones", batch_seconds=12.0, micro_batch_seconds=6.0, freeze=0.0)
     model, _ = fine_tune(upstream, Corpus(tiny_corpus_dir), settings, LabelShare(minutes=0.5, updates=4), 5, "cpu")
-    learning = list(dict.fromkeys(factors for training, factors in seen if training))
+    measured, *updates = [factors for training, factors in seen if training]
+    assert measured == Factors(squeeze=2), "the step whose memory is measured is not one of the updates"
+    learning = list(dict.fromkeys(updates))
     assert learning == list(dict.fromkeys(drawn(model.upstream, 5, "fine_tune", update) for update in range(4)))
-    assert {factors for training, factors in seen if not training} == {Factors(squeeze=2)}
+    assert {factors for training, factors in seen if not training} == set(upstream.choices), "scored at every choice"
+    assert model.upstream.encoder.fixed == Factors(squeeze=2)

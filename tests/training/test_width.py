@@ -158,7 +158,8 @@ def test_torchrun_at_a_cell(project, make_cell, make_profile):
     """The first rank claims, scores, moves and speaks; the run folder is that of one process."""
     downstream = {"tasks": ["phone"], "updates": 5, "train_hours": 0.01}
     training = {**FOUR, "budget": {"unit": "updates", "amount": 4.0}}
-    cell = make_cell(training=training, seeds=[0, 1], downstream=downstream, input="artifacts/tiny/corpus")
+    inputs = dict.fromkeys(("input", "start_input", "teacher_input", "measure_input"), "artifacts/tiny/corpus")
+    cell = make_cell(training=training, seeds=[0, 1], downstream=downstream, **inputs)
     data = DataSettings(corpus=CorpusSettings(hours=0.03, voices=6, words=100))
     profile = make_profile(a=cell).model_copy(update={"data": data, "targets": {}, "with_cells": ["trial"]})
     (project / "params.yaml").write_text(text(profile))
