@@ -49,7 +49,7 @@ class Copy:
         self.run("python", "-m", "sslrepro.pipeline.profile", "write", "tiny", "--force")
         self.commit()
 
-    def run(self, *command: str, code: int | None = 0, timeout: float = 300) -> subprocess.CompletedProcess:
+    def run(self, *command: str, code: int | None = 0, timeout: float = 600) -> subprocess.CompletedProcess:
         done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout)
         assert code is None or done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
         return done
