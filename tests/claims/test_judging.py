@@ -113,7 +113,7 @@ def test_not_run(tmp_path):
     batches(tmp_path, [0.5, 0.4, 0.3, 0.2]).write()
     found = rows(tmp_path)
     assert found["batch-08"].verdict == "not run" and "have no pretrain.valid_accuracy" in found["batch-08"].reason
-    assert found["batch-07"].verdict == "not run" and "no such cell (smallest{batch_seconds}-linear)" in found["batch-07"].reason
+    assert found["batch-07"].verdict == "not run" and "no such cell (smallest{batch_seconds}-linear" in found["batch-07"].reason
     assert found["batch-12"].reason == "only paper can judge it"
 
 
