@@ -164,8 +164,8 @@ def _same(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class CountBest(TestBase):
-    """`which` has the lowest value among the levels of `among`, for at least so many of the levels of `per`; a level of `per` with nothing
-    to choose from is no contest."""
+    """`which` has the lowest value among the levels of `among`, for at least so many of the levels of `per`; a level of `per` without
+    all levels of `among` is no contest."""
 
     kind: Literal["count_best"]
     of: str
@@ -177,16 +177,17 @@ class CountBest(TestBase):
     def judge(self, frame: Frame) -> list[Part]:
         of = frame[self.of]
         wins, contests = np.zeros(len(of.values)), 0
+        entrants = set(of.coordinate(self.among).tolist())
         for level in dict.fromkeys(of.coordinate(self.per).tolist()):
             group = of.where({self.per: level})
             names = group.coordinate(self.among)
             if self.which not in names:
                 raise Undecidable(f"at {self.per} {label(level)} there is no {self.which} to compare with others")
-            if len(names) > 1:
+            if len(entrants) > 1 and set(names.tolist()) == entrants:
                 wins += names[np.argmin(group.values, axis=1)] == self.which
                 contests += 1
         if contests < self.at_least:
-            raise Undecidable(f"{self.which} is compared with others at {contests} levels of {self.per}, {self.at_least} are needed")
+            raise Undecidable(f"{self.which} is compared with all others at {contests} levels of {self.per}, {self.at_least} are needed")
         return [at_least(f"levels of {self.per} at which {self.which} is best", wins, self.at_least)]
 
 
