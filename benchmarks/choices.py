@@ -3,7 +3,7 @@
     python benchmarks/choices.py          # needs the corpus of profile laptop: python -m sslrepro data prepare --profile laptop
 
 Trains the laptop profile's 16 s cell of the batch-size study under a seed that no study uses, then scores it with the validation split in
-the place of the test split. Writes benchmarks/results/choices.json; the settings that follow from it are in sslrepro/config.py
+the place of the test split. Writes benchmarks/results/choices.json; the settings that follow from it are in sslrepro/config/downstream.py
 (probes) and profiles/laptop.yaml (fine-tuning).
 """
 

@@ -15,7 +15,7 @@ import torch
 from sslrepro.paths import root
 
 # What a cell's numbers can depend on. Figures, claims and the command line are not among it, so editing them reruns nothing.
-CELL_CODE = ("config.py", "draws.py", "data", "models", "objectives", "training", "downstream", "budget")
+CELL_CODE = ("config", "draws.py", "data", "models", "objectives", "training", "downstream", "budget")
 
 
 def code_hash(parts: tuple[str, ...] = CELL_CODE) -> str:

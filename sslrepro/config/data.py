@@ -1,0 +1,60 @@
+"""Settings of the corpus, of the part of it that a cell sees, and of the targets made from it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from sslrepro.config.base import Positive, PositiveFloat, Settings, Share, ascending
+
+
+class CorpusSettings(Settings):
+    """The embedded corpus, spoken by eSpeak NG (data.embedded). The same settings give the same manifest anywhere."""
+
+    hours: PositiveFloat = 3.0  # of the training split; validation and test come on top
+    voices: Positive = 48
+    words: Positive = 250
+    seed: int = 1
+
+
+class DataSettings(Settings):
+    root: str | None = None  # LibriSpeech or Libri-Light as unpacked, any folder of audio, or a manifest; null: the embedded corpus
+    corpus: CorpusSettings = CorpusSettings()
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(ascending)]
+
+
+class AugmentSettings(Settings):
+    """Changes of the training audio (data.augment). Each share is that of the utterances it befalls; validation hears none."""
+
+    speed_share: Share = 0.0
+    speed: Range = [0.9, 1.1]  # times as fast, in steps of 0.05
+    room_share: Share = 0.0
+    room_seconds: Range = [0.1, 0.6]  # until echoes have fallen by 60 dB
+    noise_share: Share = 0.0
+    noise_decibels: Range = [5.0, 20.0]  # speech above noise
+    mask_share: Share = 0.0
+    mask_spans: Positive = 2
+    mask_seconds: PositiveFloat = 0.3  # the longest
+
+
+class CellData(Settings):
+    """Which part of the training split a cell sees."""
+
+    hours: PositiveFloat | None = None  # nested subsets; null: all
+    fixed_speakers: bool = False  # the subset keeps every speaker
+    augment: AugmentSettings = AugmentSettings()
+
+
+class TargetSettings(Settings):
+    """Labels for masked prediction: k-means on MFCC, or on a layer of an earlier cell of the same profile ("study/cell")."""
+
+    source: Literal["mfcc", "logmel", "hidden"] = "mfcc"
+    input: str = ""
+    cell: str | None = None
+    seed: int = 0  # of the k-means and, for hidden, of the run that is read
+    layer: int | None = None
+    clusters: Positive = 100
+    fit_hours: PositiveFloat = 1.0

@@ -1,0 +1,120 @@
+"""Settings of what scores an encoder: frozen probes, and fine-tunings with shares of the labels."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from sslrepro.config.base import Positive, PositiveFloat, Settings, Share
+from sslrepro.config.objective import MaskSettings
+from sslrepro.config.training import ScheduleSettings
+
+
+class LabelShare(Settings):
+    """One fine-tuning: how much labelled speech, and how long."""
+
+    minutes: PositiveFloat
+    updates: Positive
+    snapshots: bool = False  # the weights kept along the run are fine-tuned as well as the last
+
+
+class LanguageModelSettings(Settings):
+    """N-gram language model and beam search. The batch-size paper: torchaudio's decoder, LibriSpeech's 4-gram, beam 50, weight 2."""
+
+    order: Positive = 4
+    beam: Positive = 50
+    weight: Annotated[float, Field(ge=0)] = 2.0  # of log10 probabilities, as in that decoder with KenLM
+    word_score: float = 0.0
+
+
+class FullTuning(Settings):
+    kind: Literal["full"] = "full"
+
+
+class FrozenTuning(Settings):
+    """The output layer alone learns."""
+
+    kind: Literal["frozen"] = "frozen"
+
+
+class LoRATuning(Settings):
+    """Low-rank updates alpha / rank x B A of the linears of these names."""
+
+    kind: Literal["lora"] = "lora"
+    rank: Positive = 8
+    alpha: Positive = 16
+    dropout: Share = 0.0
+    linears: list[str] = ["q_proj", "v_proj"]
+
+
+class AdaLoRATuning(Settings):
+    """Low-rank updates whose ranks fall from `initial_rank` to `rank` on average, between two shares of the run (updates above 1)."""
+
+    kind: Literal["adalora"] = "adalora"
+    initial_rank: Positive = 12
+    rank: Positive = 8
+    begin: Annotated[float, Field(ge=0)] = 0.1
+    end: Annotated[float, Field(ge=0)] = 0.6
+    alpha: Positive = 16
+    dropout: Share = 0.0
+    orthogonality: Annotated[float, Field(ge=0)] = 0.5  # weight of the regulariser, PEFT's default
+    linears: list[str] = ["q_proj", "v_proj"]
+
+
+class AdapterTuning(Settings):
+    kind: Literal["adapter"] = "adapter"
+    width: Positive = 64  # of the bottleneck
+
+
+class LadderTuning(Settings):
+    kind: Literal["ladder"] = "ladder"
+    reduction: Positive = 8  # the side network is 1 / reduction as wide
+
+
+TuningMethod = Annotated[FullTuning | FrozenTuning | LoRATuning | AdaLoRATuning | AdapterTuning | LadderTuning, Field(discriminator="kind")]
+
+
+class FineTuneSettings(Settings):
+    """CTC fine-tuning of the whole encoder with shares of the labels (the batch-size paper's recipe). The front end stays frozen."""
+
+    shares: list[LabelShare] = []  # one fine-tuning each
+    method: TuningMethod = FullTuning()  # what of the encoder learns, and what is added to it
+    symbols: Literal["phones", "characters"] = "characters"
+    batch_seconds: PositiveFloat = 180.0
+    micro_batch_seconds: PositiveFloat = 90.0
+    learning_rate: PositiveFloat = 5.0e-5
+    schedule: ScheduleSettings = ScheduleSettings(kind="tri_stage", warmup=0.1, hold=0.4, final_scale=0.05)
+    freeze: Annotated[float, Field(ge=0)] = 5_000.0  # full: the encoder learns after this share of the run, or updates above 1
+    mask: MaskSettings = MaskSettings(rule="batch_size_paper", share=0.05)  # spans of time; share 0: none
+    lm: LanguageModelSettings | None = None  # null: read greedily alone; else both ways
+    keep: bool = False  # the last fine-tuned model of each share stays in the run's folder, for `sslrepro transcribe`
+
+    @model_validator(mode="after")
+    def _once(self) -> FineTuneSettings:
+        minutes = [share.minutes for share in self.shares]
+        if len(set(minutes)) < len(minutes):
+            raise ValueError(f"shares: the same minutes twice: {minutes}")
+        if self.keep and self.method.kind != "full":
+            raise ValueError(f"keep: only fully fine-tuned models are kept whole; of method {self.method.kind!r} what it learned always is")
+        return self
+
+
+class DownstreamSettings(Settings):
+    """Which tasks score the encoder, frozen (learned weighted sum of its layers), and its fine-tunings."""
+
+    tasks: list[str] = []
+    updates: Positive = 300
+    batch: Positive = 16  # utterances
+    learning_rate: PositiveFloat = 1.0e-2
+    learning_rates: dict[str, PositiveFloat] = {"verification": 3.0e-3}  # of tasks where theirs is another
+    train_hours: PositiveFloat = 0.5
+    # every hidden state to zero mean and unit variance over the training labels; SUPERB: not
+    standardise: bool = True
+    lstm_width: Positive = 128  # cells each way of the two-layer BiLSTM of `asr`; SUPERB, MP3S: 1024
+    fine_tune: FineTuneSettings = FineTuneSettings()
+
+    def at_snapshots(self) -> DownstreamSettings:
+        """The same with the shares of the labels that are for snapshots too."""
+        shares = [share for share in self.fine_tune.shares if share.snapshots]
+        return self.model_copy(update={"fine_tune": self.fine_tune.model_copy(update={"shares": shares})})
