@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", default=["transformers", "torchaudio"], choices=["transformers", "torchaudio"])
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--sets", nargs="+", default=list(PHASES), choices=list(PHASES))
-    parser.add_argument("--rounds", type=int, default=0, help="of each comparison; 0: 3 for base, 7 for small")
+    parser.add_argument("--rounds", type=int, default=0, help="of each comparison; 0: 7 of the small model's even batch, else 3")
     parser.add_argument("--out", type=Path, default=HERE / "results" / f"{machine_name()}.json")
     options = parser.parse_args()
     what = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "threads": torch.get_num_threads()}
@@ -126,7 +126,7 @@ def main() -> None:
     for device in devices:
         for peer, size, dtype, kind in grid:
             for compiled in (False, True) if device == "cuda" and peer == "transformers" else (False,):
-                rounds = options.rounds or (3 if size == "base" and device == "cpu" else 7)
+                rounds = options.rounds or (3 if device == "cpu" and (size == "base" or kind == "uneven") else 7)
                 found = compare(peer, size, dtype, kind, device, rounds, compiled)
                 rows += [row | what | {"load": os.getloadavg()[0]} for row in found]
                 for row in found:

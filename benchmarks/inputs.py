@@ -66,7 +66,7 @@ class Noise:
 
 def uneven_seconds(size: str) -> list[float]:
     """Utterances of 2 to 16 seconds, spread evenly, in random order."""
-    count = 8 if size == "base" else 24
+    count = 8 if size == "base" else 16
     return numpy_generator("uneven").permutation(np.linspace(2.0, 16.0, count)).tolist()
 
 
