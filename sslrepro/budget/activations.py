@@ -39,11 +39,13 @@ def predicted_activations(model: ModelSettings, objective: ObjectiveSettings, sa
     parts["projection"] = normed + dropout_mask(wide, model.dropout_input, kernels) + frames
     squeeze = s.compression.squeeze
     parts["position"] = _position(s.position, s.width, frames, squeeze)
-    inner = max(frames // squeeze, 1) if squeeze > 1 else frames
+    inner = s.compression.inner(frames)
     parts["layers"] = s.layers * LAYERS[s.layout](s, inner, kernels)
     parts["norms"] = _norm(inner, s.width) + FLOAT * inner * s.width + dropout_mask(inner * s.width, s.dropout, kernels)
     if s.compression.kind == "fixed":
         parts["compression"] = 2 * FLOAT * wide
+    elif s.compression.kind == "variable":  # changes and their size, the averaged frames; shares, unclamped, and over the weights
+        parts["compression"] = FLOAT * (3 * wide + 3 * inner * frames)
     elif squeeze > 1:
         parts["compression"] = FLOAT * inner * s.width  # the squeezed frames; repetition and sum keep nothing
     masked = masked_frames(objective, frames)

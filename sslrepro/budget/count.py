@@ -2,7 +2,7 @@
 
 - `macs`: multiply-accumulates of one forward of the utterance, pre-training heads included.
 - `train_flops`: the same utterance forward and exact backward, 2 FLOPs a MAC, a teacher's forward included. Where training samples its
-  compression, the mean over what it draws from; `macs` are of the factors that the model runs at.
+  compression, the mean over what it draws from (of a range of rates, over evenly spread ones); `macs` are of what the model runs at.
 - `setup_flops`: what was spent before, on labels and earlier iterations (sslrepro.budget.setup).
 
 Element-wise work is left out. What depends on the mask uses the expected number of masked frames. LayerDrop is not subtracted.
@@ -100,6 +100,7 @@ def count(model: ModelSettings, objective: ObjectiveSettings, samples: int, mask
         components |= encoder(model.encoder, frames)
         if model.encoder.compression.kind == "stochastic" and model.encoder.compression.sampled:
             drawn = [encoder(model.encoder.at(factors), frames) for factors in model.encoder.compression.trained]
+        drawn += [encoder(model.encoder.at_rate(rate), frames) for rate in model.encoder.compression.spread_rates]
     masked = masked_frames(objective, frames) if masked is None else masked
     if isinstance(objective, ClonedRegressionSettings):
         components |= cloned_encoder(model.encoder, objective, frames, masked)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sslrepro.budget.mixers import MIXER_COSTS
-from sslrepro.budget.ops import Part, conv1d, linear, parameters
+from sslrepro.budget.ops import Part, conv1d, linear, parameters, product
 from sslrepro.config import EncoderSettings, PositionSettings
 from sslrepro.errors import UserError
 
@@ -88,12 +88,15 @@ def encoder(settings: EncoderSettings, frames: int) -> Parts:
     """By component: position, mixer, feed_forward, norms, and what else the layout has. With compression the layers run on the squeezed
     frames, and a linear spreads their output again."""
     squeeze = settings.compression.squeeze
-    inner = max(frames // squeeze, 1) if squeeze > 1 else frames
+    inner = settings.compression.inner(frames)
     parts = {"position": position(settings.position, settings.width, frames, squeeze)}
     for name, part in LAYERS[settings.layout](settings, inner).items():
         parts[name] = settings.layers * part
     parts["norms"] += norm(settings.width)
-    if settings.compression.kind != "none":
+    if settings.compression.kind == "variable":
+        # a weight a frame; products of shares with frames, and with segments on the way back
+        parts["compression"] = linear(frames, settings.width, 1) + 2 * product(inner, frames, settings.width)
+    elif settings.compression.kind != "none":
         parts["compression"] = upsampling(settings, inner)
     return parts
 

@@ -31,6 +31,7 @@ from sslrepro.config.model import (
     ModelSettings,
     PositionSettings,
     WaveformFrontEnd,
+    segment_count,
 )
 from sslrepro.config.objective import (
     ClonedRegressionSettings,

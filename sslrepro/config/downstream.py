@@ -76,11 +76,14 @@ TuningMethod = Annotated[FullTuning | FrozenTuning | LoRATuning | AdaLoRATuning 
 
 
 class FineTuneSettings(Settings):
-    """CTC fine-tuning of the whole encoder with shares of the labels (the batch-size paper's recipe). The front end stays frozen."""
+    """CTC fine-tuning of the whole encoder with shares of the labels (the batch-size paper's recipe). The front end stays frozen.
+
+    `symbols` keyword or intent: one class an utterance instead of a sequence.
+    """
 
     shares: list[LabelShare] = []  # one fine-tuning each
     method: TuningMethod = FullTuning()  # what of the encoder learns, and what is added to it
-    symbols: Literal["phones", "characters"] = "characters"
+    symbols: Literal["phones", "characters", "keyword", "intent"] = "characters"
     batch_seconds: PositiveFloat = 180.0
     micro_batch_seconds: PositiveFloat = 90.0
     learning_rate: PositiveFloat = 5.0e-5
@@ -95,6 +98,8 @@ class FineTuneSettings(Settings):
         minutes = [share.minutes for share in self.shares]
         if len(set(minutes)) < len(minutes):
             raise ValueError(f"shares: the same minutes twice: {minutes}")
+        if self.symbols in ("keyword", "intent") and (self.lm is not None or self.keep):
+            raise ValueError(f"symbols {self.symbols!r}: a class is no text, so lm must be null and keep false")
         if self.keep and self.method.kind != "full":
             raise ValueError(f"keep: only fully fine-tuned models are kept whole; of method {self.method.kind!r} what it learned always is")
         return self

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sslrepro.config.base import Positive, Settings, Share, distinct
+from sslrepro.config.base import Positive, Settings, Share, ascending, distinct
 
 
 class WaveformFrontEnd(Settings):
@@ -73,16 +73,25 @@ class Factors(NamedTuple):
 
 
 FactorSet = Annotated[list[Positive], Field(min_length=1), AfterValidator(distinct)]
+Rate = Annotated[float, Field(ge=1)]
+MEAN_POINTS = 16  # a cost that is a mean over a range of rates is taken at so many, evenly spread
+
+
+def segment_count(frames: int, rate: float) -> int:
+    """How many segments `frames` frames make at `rate` frames a segment on average; at least one."""
+    return max(1, int(frames / rate + 0.5))
 
 
 class CompressionSettings(Settings):
     """Sequence compression. `fixed`: SEW's squeeze by one factor. `stochastic`: one set of weights for every factor of the sets.
+    `variable`: segments of `rate` frames on average, short where the input changes (models.segments).
 
     `squeeze`, `query`, `key_value` are what the model runs at; a `sampled` one trains at factors drawn anew for each update. The paper's
-    sets are in no source that we could read: these are ours.
+    sets are in no source that we could read: these are ours. A model with a range of `rates` trains at a rate drawn evenly from it for
+    each update, and runs at `rate`, any of the range.
     """
 
-    kind: Literal["none", "fixed", "stochastic"] = "none"
+    kind: Literal["none", "fixed", "stochastic", "variable"] = "none"
     squeeze: Positive = 1
     query: Positive = 1
     key_value: Positive = 1
@@ -90,14 +99,33 @@ class CompressionSettings(Settings):
     squeeze_factors: FactorSet = [1, 2, 3, 4]
     query_factors: FactorSet = [1, 2]
     key_value_factors: FactorSet = [1, 2, 4]
+    rate: Rate = 1.0
+    rates: Annotated[list[Rate], Field(min_length=2, max_length=2), AfterValidator(ascending)] | None = None  # null: `rate` alone
 
     @model_validator(mode="after")
     def _possible(self) -> CompressionSettings:
         for name, value in self.factors._asdict().items():
-            allowed = {"none": [1], "fixed": [value if name == "squeeze" else 1]}.get(self.kind, getattr(self, f"{name}_factors"))
+            known = {"none": [1], "fixed": [value if name == "squeeze" else 1], "variable": [1]}
+            allowed = known.get(self.kind, getattr(self, f"{name}_factors"))
             if value not in allowed:
                 raise ValueError(f"{name} {value} is not possible with kind {self.kind!r}: only {', '.join(map(str, allowed))}")
+        if self.kind != "variable" and (self.rate != 1 or self.rates is not None):
+            raise ValueError(f"rate and rates are of kind 'variable', not {self.kind!r}")
+        self.check_rate(self.rate)
         return self
+
+    def check_rate(self, rate: float) -> None:
+        """Raises ValueError for a rate outside the range that was trained."""
+        if self.rates is not None and not self.rates[0] <= rate <= self.rates[1]:
+            raise ValueError(f"rate {rate:g} is outside the range of rates {self.rates[0]:g} to {self.rates[1]:g}")
+
+    @property
+    def spread_rates(self) -> list[float]:
+        """Rates whose mean cost stands for the range that training draws from; none where one rate is trained."""
+        if self.rates is None:
+            return []
+        low, high = self.rates
+        return [low + (high - low) * (i + 0.5) / MEAN_POINTS for i in range(MEAN_POINTS)]
 
     @property
     def factors(self) -> Factors:
@@ -111,6 +139,12 @@ class CompressionSettings(Settings):
             return [self.factors]
         sets = itertools.product(self.squeeze_factors, self.query_factors, self.key_value_factors)
         return [Factors(*factors) for factors in sets]
+
+    def inner(self, frames: int) -> int:
+        """How many frames the layers see of so many."""
+        if self.kind == "variable":
+            return segment_count(frames, self.rate)
+        return max(frames // self.squeeze, 1)
 
     @property
     def trained(self) -> list[Factors]:
@@ -150,6 +184,10 @@ class EncoderSettings(Settings):
     def attended(self) -> int:
         """The width of queries, keys and values, all heads together."""
         return self.width if self.head_dim is None else self.heads * self.head_dim
+
+    def at_rate(self, rate: float) -> EncoderSettings:
+        """The same encoder, running at this mean length of segments."""
+        return self.model_copy(update={"compression": self.compression.model_copy(update={"rate": rate})})
 
     def at(self, factors: Factors) -> EncoderSettings:
         """The same encoder, running at these factors."""

@@ -91,6 +91,11 @@ def count_phones(task: str, references: list[list[str]], read: list[list[str]], 
     return _counted({f"{task}.per": (references, read)}, speakers)
 
 
+def count_classes(task: str, references: list[list[str]], read: list[list[str]], speakers: Sequence[str]) -> TaskResult:
+    """`<task>.error` of one class an utterance."""
+    return _counted({f"{task}.error": (references, read)}, speakers)
+
+
 def count_text(task: str, references: list[list[str]], read: list[list[str]], speakers: Sequence[str]) -> TaskResult:
     """`<task>.wer` and `<task>.cer` of characters; spaces at either end, and doubled ones, of what was read do not count."""
     said, heard = ["".join(line).split() for line in references], ["".join(line).split() for line in read]

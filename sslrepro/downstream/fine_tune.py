@@ -1,4 +1,5 @@
-"""CTC fine-tuning of an encoder with a share of the labels (wav2vec 2.0, section 3.3; the batch-size paper's recipe).
+"""Fine-tuning of an encoder with a share of the labels: CTC (wav2vec 2.0, section 3.3; the batch-size paper's recipe), or one class an
+utterance.
 
 All of the encoder learns, after the first `freeze` share of the updates, or what `method` says (downstream.parameter_efficient); the front
 end stays frozen; spans of time are masked as in pre-training; the last weights are scored. With random initial weights this is the
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,12 +25,12 @@ from sslrepro.data.corpus import Corpus
 from sslrepro.data.masking import mask_spans
 from sslrepro.downstream import labels, parameter_efficient
 from sslrepro.downstream.beam_search import BeamSearch
-from sslrepro.downstream.ctc import Decode, count_phones, count_text, ctc_loss, greedy, too_few_frames, too_few_note
+from sslrepro.downstream.ctc import Decode, count_classes, count_phones, count_text, ctc_loss, greedy, too_few_frames, too_few_note
 from sslrepro.downstream.features import SAMPLE_RATE
 from sslrepro.downstream.language_model import NGram
 from sslrepro.downstream.task import Labelled, TaskResult, Unavailable
 from sslrepro.draws import key64, numpy_generator
-from sslrepro.models.upstream import Upstream
+from sslrepro.models.upstream import Upstream, UpstreamOutput
 from sslrepro.training.schedule import learning_rate
 from sslrepro.training.schedule import share as share_of_run
 
@@ -46,9 +47,13 @@ class CTCModel(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor, mask: Tensor | None = None, layer_keep=None) -> tuple[Tensor, Tensor]:
         """Log-probabilities (batch, frames, 1 + symbols) and true frames (batch,) on the host; arguments as the upstream's."""
-        output = self.upstream(waveforms, lengths, mask, layer_keep)
+        scores, output = self._scores(waveforms, lengths, mask, layer_keep)
+        return scores.log_softmax(-1), output.lengths
+
+    def _scores(self, *arguments: Any) -> tuple[Tensor, UpstreamOutput]:
+        output = self.upstream(*arguments)
         read = output.output if self.side is None else self.side(output)
-        return self.out(read).float().log_softmax(-1), output.lengths
+        return self.out(read).float(), output
 
     def transcribe(self, waveforms: Sequence[np.ndarray], decode: Decode = greedy) -> list[list[str]]:
         """The symbols read from each waveform (samples,). decode: (log-probabilities (frames, 1 + symbols), symbols) -> symbols."""
@@ -62,13 +67,46 @@ class CTCModel(nn.Module):
         return [line[:n] for line, n in zip(log_probs.cpu().numpy(), frames.tolist(), strict=True)]
 
 
+class ClassModel(CTCModel):
+    """One class an utterance, which is heard somewhere in it: each class has its largest score over the true frames.
+
+    So the utterance is one frame, for which CTC's loss of one symbol is the cross-entropy, the blank a class that is never right.
+    """
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, mask: Tensor | None = None, layer_keep=None) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (batch, 1, 1 + classes) and ones (batch,)."""
+        scores, output = self._scores(waveforms, lengths, mask, layer_keep)
+        if output.padding.valid is not None:
+            scores = scores.masked_fill(~output.padding.valid[:, :, None], -torch.inf)
+        return scores.amax(1, keepdim=True).log_softmax(-1), torch.ones_like(output.lengths)
+
+
+def _classes(column: str) -> Callable[[Corpus, DownstreamSettings], Labelled]:
+    """A column's classes, each the only symbol of its utterance."""
+
+    def data(corpus: Corpus, settings: DownstreamSettings) -> Labelled:
+        found = labels.category(column)(corpus, settings)
+        return replace(found, labels={row: [name] for row, name in found.labels.items()})
+
+    return data
+
+
+# what is learned, how it is read, how its errors are counted
+SYMBOLS = {
+    "phones": (labels.phones, CTCModel, count_phones),
+    "characters": (labels.characters, CTCModel, count_text),
+    "keyword": (_classes("keyword"), ClassModel, count_classes),
+    "intent": (_classes("intent"), ClassModel, count_classes),
+}
+
+
 def fine_tune(
     upstream: Upstream, corpus: Corpus, settings: FineTuneSettings, share: LabelShare, seed: int, device: torch.device | str
 ) -> tuple[CTCModel, TaskResult]:
     """A fine-tuned copy of the encoder in evaluation mode, and its error rates on the test split.
 
     Learns from `share.minutes` of labels, nested in one another, with every training voice. Metrics are `fine_tune_<minutes>min.per`, or
-    `.wer` and `.cer`, read greedily; with `settings.lm` also `.per_lm`, `.wer_lm`, `.cer_lm`; and where the test split is folders named
+    `.wer` and `.cer`, read greedily, or `.error` of classes; with `settings.lm` also `.per_lm`, `.wer_lm`, `.cer_lm`; and where the test split is folders named
     test-clean, test-other, ... (LibriSpeech), each for every folder: `.wer_clean`, `.wer_lm_clean`. Of an encoder with sampled compression
     each stands for what it runs at, and follows for every choice of factors: `.per:s2-q1-k1`. Raises Unavailable when the corpus
     has no such labels, UserError when it has too few minutes of them.
@@ -82,7 +120,7 @@ def fine_tune(
     model = copy.deepcopy(upstream)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(key64(seed, "head", name))
-        model = CTCModel(model, data.classes).to(device)
+        model = SYMBOLS[settings.symbols][1](model, data.classes).to(device)
         parameter_efficient.prepare(model, settings.method, share.updates)
         costs = _train(model, corpus, data, train, settings, share.updates, seed)
     model.eval()
@@ -94,8 +132,7 @@ def fine_tune(
 
 
 def _labelled(corpus: Corpus, settings: FineTuneSettings, minutes: float) -> Labelled:
-    source = {"phones": labels.phones, "characters": labels.characters}[settings.symbols]
-    return source(corpus, DownstreamSettings(train_hours=minutes / 60))
+    return SYMBOLS[settings.symbols][0](corpus, DownstreamSettings(train_hours=minutes / 60))
 
 
 def _sentences(corpus: Corpus, settings: FineTuneSettings) -> list[list[str]]:
@@ -135,7 +172,7 @@ def _score(
         for row, log_probs in zip(rows, model.log_probs([corpus.audio(row) for row in rows]), strict=True):
             for key, decode in decoders.items():
                 read[key][row] = decode(log_probs, model.symbols)
-    count = {"phones": count_phones, "characters": count_text}[settings.symbols]
+    count = SYMBOLS[settings.symbols][2]
     speakers = corpus.utterances["speaker"].to_numpy()
     metrics, by_speaker = {}, []
     for key, lines in read.items():

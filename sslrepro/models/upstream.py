@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from sslrepro.config import Factors, ModelSettings
 from sslrepro.draws import Key, numpy_generator
 from sslrepro.errors import UserError
-from sslrepro.models.compression import spread
 from sslrepro.models.dropout import Dropout
-from sslrepro.models.encoder import Encoder
+from sslrepro.models.encoder import Encoder, Spread
 from sslrepro.models.front_end import build_front_end
 from sslrepro.models.linear import Linear
 from sslrepro.models.logmel import SAMPLE_RATE
@@ -29,7 +28,8 @@ class UpstreamOutput:
     without one).
     `lengths` (batch,): true frames, on the host; `padding.valid` has them as a mask on the device (None: no padding).
     `states`: the encoder's input, then each layer's output, at the encoder's own rate; the last one of a pre-norm
-    encoder is after the final norm. Values on padding frames mean nothing.
+    encoder is after the final norm. Values on padding frames mean nothing. `spread` brings one of them to the frame
+    rate (None: they are at it).
     """
 
     output: Tensor
@@ -38,16 +38,16 @@ class UpstreamOutput:
     normed: Tensor
     lengths: Tensor
     padding: Padding
-    squeeze: int = 1
+    spread: Spread | None = None
 
     @property
     def hidden_states(self) -> list[Tensor]:
-        """`states` as `(batch, frames, dim)`: with compression, each is repeated in time and the last is the upsampled
-        output.
+        """`states` as `(batch, frames, dim)`: with compression, each is spread over the frames that it stands for and
+        the last is the upsampled output.
         """
         if self.output is self.states[-1]:
             return self.states
-        return [spread(state, self.squeeze, self.padding) for state in self.states[:-1]] + [self.output]
+        return [self.spread(state) for state in self.states[:-1]] + [self.output]
 
 
 class Upstream(nn.Module):
@@ -110,15 +110,29 @@ class Upstream(nn.Module):
             return UpstreamOutput(features, [features], features, normed, length_tensor, padding)
         x = self._masked_input(normed, mask)
         keep = [True] * len(self.encoder.layers) if layer_keep is None else [bool(k) for k in layer_keep]
-        states, output = self.encoder(x, padding, keep)
-        return UpstreamOutput(output, states, features, normed, length_tensor, padding, self.encoder.factors.squeeze)
+        states, output, spread = self.encoder(x, padding, keep)
+        return UpstreamOutput(output, states, features, normed, length_tensor, padding, spread)
 
-    def set_compression(self, squeeze: int | None = None, query: int | None = None, key_value: int | None = None) -> Factors:
-        """What the model runs at from now on; what is not given stays. Returns it.
+    def set_compression(
+        self, squeeze: int | None = None, query: int | None = None, key_value: int | None = None, rate: float | None = None
+    ) -> Factors:
+        """What the model runs at from now on; what is not given stays. `rate` is of a model with segments of variable
+        length, the factors of one with stochastic compression. Returns the factors.
 
-        Raises UserError for a model without compression to choose, and for a factor that is not in the model's sets.
+        Raises UserError for a model without compression to choose, and for a factor or rate that it was not trained for.
         """
         compression = None if self.encoder is None else self.encoder.settings.compression
+        if compression is not None and compression.rates is not None and rate is not None and (squeeze, query, key_value) == (None,) * 3:
+            try:
+                compression.check_rate(rate)
+            except ValueError as error:
+                raise UserError(f"{error}, for which this model was trained") from None
+            self.encoder.fixed_rate = rate
+            return self.encoder.fixed
+        if rate is not None:
+            raise UserError(
+                "a rate can be set where the model was built with compression 'variable' and a range of rates, and nothing else"
+            )
         if compression is None or compression.kind != "stochastic":
             kind = "none" if compression is None else compression.kind
             raise UserError(f"this model was built with compression {kind!r}; factors can be set where it is 'stochastic'")
@@ -137,10 +151,12 @@ class Upstream(nn.Module):
         return compression.trained if compression is not None and compression.kind == "stochastic" and compression.sampled else []
 
     def draw_compression(self, *key: Key) -> None:
-        """Draw from a counter what training mode runs at until the next draw, each factor uniformly from its set.
-
-        Nothing happens where factors are not sampled.
+        """Draw from a counter what training mode runs at until the next draw: each factor uniformly from its set, or the
+        rate uniformly from its range. Nothing happens where neither is sampled.
         """
+        compression = None if self.encoder is None else self.encoder.settings.compression
+        if compression is not None and compression.rates is not None:
+            self.encoder.drawn_rate = float(numpy_generator(*key, "compression").uniform(*compression.rates))
         if choices := self.choices:
             self.encoder.drawn = choices[numpy_generator(*key, "compression").integers(len(choices))]
 

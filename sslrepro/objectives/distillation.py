@@ -66,6 +66,8 @@ class Distillation(Objective):
         if model is None or model.encoder is None:
             raise UserError("objective.teacher: a teacher needs an encoder; its settings come from the profile that names its cell")
         depth = model.encoder.layers
+        if settings.heads == "layers" and upstream.encoder is not None and upstream.encoder.segmenter is not None:
+            raise UserError("objective.heads: a student of segments of variable length is read at its output; use heads: output")
         if max(settings.layers) > depth:
             raise UserError(f"objective.layers: the teacher has layers 1 to {depth}, not {max(settings.layers)}")
         if settings.heads == "output":
@@ -168,11 +170,11 @@ class Distillation(Objective):
 def first_layers(student: Upstream, teacher: Upstream) -> None:
     """Give the student the teacher's weights of the same name: front end, position and first layers.
 
-    Raises UserError naming the first weights of another shape. What spreads squeezed frames again the teacher need not have.
+    Raises UserError naming the first weights of another shape. What compresses sequences the teacher need not have.
     """
     given = teacher.state_dict()
     for name, own in student.state_dict().items():
-        if name not in given and name.startswith("encoder.upsample"):
+        if name not in given and name.startswith(("encoder.upsample", "encoder.segmenter")):
             continue
         if name not in given or given[name].shape != own.shape:
             raise UserError(f"objective.initialise: the teacher has no {name} of the shape {tuple(own.shape)}; initialise at random")

@@ -102,6 +102,10 @@ FAMILIES = {
         ),
         CONTRASTIVE,
     ),
+    "variable": (
+        ModelSettings(front_end=waveform(), encoder=encoder(compression=CompressionSettings(kind="variable", rate=2.3))),
+        CONTRASTIVE,
+    ),
     "data2vec_position": (
         ModelSettings(front_end=waveform(), encoder=encoder(position=PositionSettings(kernel=5, groups=4, layers=3))),
         COSINE,
@@ -229,6 +233,20 @@ def test_every_factor_equals_the_counter_and_the_mean_is_what_training_costs() -
         fixed = model.model_copy(update={"encoder": settings.model_copy(update={"compression": fixed})})
         assert count(fixed, CONTRASTIVE, length).train_flops == both[-1]
     assert count(model, CONTRASTIVE, length).train_flops == pytest.approx(sum(both) / 24, rel=1e-9)
+
+
+def test_a_range_of_rates_costs_its_mean() -> None:
+    """Each rate as the counter sees it (family "variable"); training over a range, near the mean over many evenly spread rates."""
+
+    def settings(**compression) -> ModelSettings:
+        values = CompressionSettings(kind="variable", **compression)
+        return ModelSettings(front_end=waveform(), encoder=encoder(compression=values))
+
+    many = [1.5 + 2.5 * (i + 0.5) / 400 for i in range(400)]
+    mean = sum(count(settings(rate=rate), COSINE, 31_999).train_flops for rate in many) / len(many)
+    ranged = count(settings(rate=2.0, rates=[1.5, 4.0]), COSINE, 31_999)
+    assert ranged.train_flops == pytest.approx(mean, rel=2e-3)
+    assert ranged.macs == count(settings(rate=2.0), COSINE, 31_999).macs
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "conformer", "branchformer"])

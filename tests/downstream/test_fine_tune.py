@@ -139,3 +139,31 @@ def test_loss_is_that_of_all_paths():
 
 def test_too_few_frames():
     assert not too_few_frames(3, ["x", "x"]) and too_few_frames(2, ["x", "x"])
+
+
+def test_a_class_is_learned_where_it_is_heard(corpus):
+    settings = SETTINGS.model_copy(update={"symbols": "keyword"})
+    tuned, result = fine_tune(upstream(), corpus, settings, updates(60), 0, "cpu")
+    assert result.metrics["fine_tune_0.9min.error"] < 0.4, "a third of the utterances have each keyword"
+    assert sum(r[3] for r in result.speakers) == len(corpus.split("test"))
+    audio = corpus.audio(int(corpus.split("train").index[0]))
+    alone, padded = tuned.transcribe([audio])[0], tuned.transcribe([audio, np.tile(audio, 2)])[0]
+    assert alone == padded and len(alone) <= 1
+
+
+def test_a_class_has_its_largest_score_and_costs_its_cross_entropy(corpus):
+    module = importlib.import_module("sslrepro.downstream.fine_tune")
+    model = module.ClassModel(upstream(), ["x", "y"]).eval()
+    waveforms = torch.randn(2, 8_000, generator=torch.Generator().manual_seed(0))
+    log_probs, lengths = model(waveforms, torch.tensor([8_000, 5_000]))
+    assert log_probs.shape == (2, 1, 3) and lengths.tolist() == [1, 1]
+    short = model.out(model.upstream(waveforms[1:, :5_000]).output)[0].amax(0)
+    torch.testing.assert_close(log_probs[1, 0], short.log_softmax(-1))
+    loss = ctc_loss(log_probs, lengths, [["x"], ["y"]], {"x": 1, "y": 2})
+    wanted = torch.nn.functional.cross_entropy(log_probs[:, 0], torch.tensor([1, 2]), reduction="sum")
+    assert float(loss.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
+
+
+def test_a_class_is_no_text():
+    with pytest.raises(ValueError, match="a class is no text"):
+        FineTuneSettings(symbols="intent", lm=LanguageModelSettings())

@@ -40,12 +40,16 @@ CASES = [
     *product(FRONT_ENDS, ["post"], ["conv"], ["attention"], [1, 2]),
     *product(["group"], LAYOUTS, POSITIONS, ["attention"], [1, 3]),
     *product(["group"], LAYOUTS, ["conv"], sorted(set(MIXERS) - {"attention"}), [1, 2]),
+    *product(["group"], LAYOUTS, ["conv"], ["attention", "summary_mixing"], [2.5]),  # segments of variable length
 ]
 
 
-def build(front_end: str, layout: str, position: str, mixer: str, factor: int) -> Upstream:
+def build(front_end: str, layout: str, position: str, mixer: str, factor: float) -> Upstream:
     kind, norm = LAYOUTS[layout]
-    compression = CompressionSettings(kind="fixed", squeeze=factor) if factor > 1 else CompressionSettings()
+    if isinstance(factor, float):
+        compression = CompressionSettings(kind="variable", rate=factor)
+    else:
+        compression = CompressionSettings(kind="fixed", squeeze=factor) if factor > 1 else CompressionSettings()
     encoder = EncoderSettings(
         layers=2, width=16, ffn=24, heads=2, layout=kind, norm=norm, mixer=mixer, conv_kernel=5,
         position=POSITIONS[position], compression=compression,
