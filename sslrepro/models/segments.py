@@ -1,8 +1,8 @@
 """Segments of variable length: few where the input stands still, many where it changes.
 
 Meng et al. (arXiv 2210.07189) shorten a distilled student's input by fixed or variable lengths, at best down to phones; Chen et al.
-(arXiv 2211.02332) train one such model for a continuous range of mean lengths. How exactly is in no source that we could read. The way is
-continuous integrate and fire (Dong 2020, arXiv 1905.11235): a segment ends where the sum of the frames' weights reaches one. The rest is ours:
+(arXiv 2211.02332) train one such model for a continuous range of mean lengths. How exactly is in no source that we could read. Continuous
+integrate and fire (Dong 2020, arXiv 1905.11235) ends a segment where the sum of the frames' weights reaches one. The rest is ours:
 
 - a frame's weight is the sigmoid of a linear of |x[t] - x[t-1]|, which starts as an increasing function of the mean change, and is learned
   from the objective alone;

@@ -119,7 +119,7 @@ def test_a_rate_is_drawn_for_training_and_chosen_for_use() -> None:
     waveforms = torch.randn(1, 8_000, generator=torch.Generator().manual_seed(1))
     output = upstream.eval()(waveforms)
     assert output.states[0].shape[1] == segment_count(output.output.shape[1], 3.0)
-    with pytest.raises(UserError, match="rate 5 is outside the range of rates 1.5 to 4, for which this model was trained"):
+    with pytest.raises(UserError, match=r"rate 5 is outside the range of rates 1\.5 to 4, for which this model was trained"):
         upstream.set_compression(rate=5.0)
     with pytest.raises(UserError, match="'variable'"):
         upstream.set_compression(squeeze=2)
