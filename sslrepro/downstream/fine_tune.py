@@ -106,10 +106,10 @@ def fine_tune(
     """A fine-tuned copy of the encoder in evaluation mode, and its error rates on the test split.
 
     Learns from `share.minutes` of labels, nested in one another, with every training voice. Metrics are `fine_tune_<minutes>min.per`, or
-    `.wer` and `.cer`, read greedily, or `.error` of classes; with `settings.lm` also `.per_lm`, `.wer_lm`, `.cer_lm`; and where the test split is
-    folders named test-clean, test-other, ... (LibriSpeech), each for every folder: `.wer_clean`, `.wer_lm_clean`. Of an encoder with sampled compression
-    each stands for what it runs at, and follows for every choice of factors: `.per:s2-q1-k1`. Raises Unavailable when the corpus
-    has no such labels, UserError when it has too few minutes of them.
+    `.wer` and `.cer`, or `.error` of classes, read greedily; with `settings.lm` also `.per_lm`, `.wer_lm`, `.cer_lm`; and where the test
+    split is folders named test-clean, test-other, ... (LibriSpeech), each for every folder: `.wer_clean`, `.wer_lm_clean`. Of an encoder
+    with sampled compression each stands for what it runs at, and follows for every choice of factors: `.per:s2-q1-k1`. Raises Unavailable
+    when the corpus has no such labels, UserError when it has too few minutes of them.
     """
     device, name = torch.device(device), f"fine_tune_{share.minutes:g}min"
     data = _labelled(corpus, settings, share.minutes)
