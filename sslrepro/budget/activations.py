@@ -2,18 +2,23 @@
 
 What a layer saves: a linear or convolution its input; a norm its input and two numbers a row; an activation its input; a dropout its mask;
 attention its queries, keys, values and output, and, when it is not fused, the T x T weights of every head. A tensor that two neighbours
-save counts once. Checked against the saved-tensor bytes of the built models (tests/budget/test_memory.py), heads to first order.
+save counts once. On a processor our own functions save less, and make the rest again. All of it is exactly what autograd saves
+(tests/budget/test_memory.py), heads to first order.
 """
 
 from __future__ import annotations
 
-from sslrepro.budget.front_end import front_end, has_weights, hop, waveform_layers
+from math import prod
+
+from sslrepro.budget.front_end import front_end, has_weights, hop, packs, waveform_layers
 from sslrepro.budget.heads import MFCC, masked_frames
 from sslrepro.budget.mixer_activations import CUDA, FLOAT, MIXER_ACTIVATIONS, STATISTICS, Kernels, dropout_mask
 from sslrepro.config import (
     ClonedRegressionSettings,
     ContrastiveSettings,
     EncoderSettings,
+    FrontEnd,
+    LogMelFrontEnd,
     MaskedPredictionSettings,
     ModelSettings,
     ObjectiveSettings,
@@ -30,24 +35,29 @@ def predicted_activations(model: ModelSettings, objective: ObjectiveSettings, sa
     """Bytes by component for one utterance of `samples` samples; they add up over a batch. Raises UserError for a mixer without a rule."""
     frames, channels, _ = front_end(model.front_end, samples)
     trained = has_weights(model.front_end) and model.feature_grad_mult > 0
-    parts = {"feature_extractor": _extractor(model, samples) if trained else FLOAT * frames * channels}
+    parts = {"feature_extractor": FLOAT * _extractor(model, samples, kernels) if trained else 0}
     if model.encoder is None:
         return parts
     s = model.encoder
     wide = frames * s.width
-    normed = FLOAT * frames * (channels + STATISTICS) if model.feature_norm else 0
-    parts["projection"] = normed + dropout_mask(wide, model.dropout_input, kernels) + frames
+    projected = channels != s.width
+    masks_features = model.mask_embedding == "zero"
+    if model.feature_norm or (projected and not masks_features):
+        parts["feature_extractor"] += FLOAT * _features(model.front_end, samples)
+    normed = frames * STATISTICS if model.feature_norm else 0
+    into_projection = frames * channels if projected and (model.feature_norm or masks_features) else 0
+    mask = frames if model.feature_norm or trained or not masks_features else 0
+    parts["projection"] = FLOAT * (normed + into_projection) + dropout_mask(wide, model.dropout_input, kernels) + mask
     squeeze = s.compression.squeeze
-    parts["position"] = _position(s.position, s.width, frames, squeeze)
+    parts["position"] = FLOAT * _position(s.position, s.width, frames, squeeze)
     inner = s.compression.inner(frames)
     parts["layers"] = s.layers * LAYERS[s.layout](s, inner, kernels)
-    parts["norms"] = _norm(inner, s.width) + FLOAT * inner * s.width + dropout_mask(inner * s.width, s.dropout, kernels)
-    if s.compression.kind == "fixed":
-        parts["compression"] = 2 * FLOAT * wide
-    elif s.compression.kind == "variable":  # changes and their size, the averaged frames; shares, unclamped, and over the weights
-        parts["compression"] = FLOAT * (3 * wide + 3 * inner * frames)
-    elif squeeze > 1:
-        parts["compression"] = FLOAT * inner * s.width  # the squeezed frames; repetition and sum keep nothing
+    parts["norms"] = _norm(inner, s.width) + dropout_mask(inner * s.width, s.dropout, kernels)
+    if s.compression.kind == "variable":
+        parts["compression"] = FLOAT * _segments(frames, inner, s.width)
+    elif squeeze > 1:  # what is spread, before the activation too where there is one; which frames are left over
+        spread = squeeze * inner * s.width if s.compression.kind == "fixed" else 0
+        parts["compression"] = FLOAT * (inner * s.width + spread) + (frames if frames % squeeze else 0)
     masked = masked_frames(objective, frames)
     parts["heads"] = FLOAT * _heads(objective, masked, s.width, channels, hop(model.front_end))
     return parts
@@ -57,14 +67,39 @@ def _norm(rows: int, width: int) -> int:
     return FLOAT * rows * (width + STATISTICS)
 
 
-def _extractor(model: ModelSettings, samples: int) -> int:
-    """Each convolution keeps its input, each activation its input, each norm its own."""
+def _extractor(model: ModelSettings, samples: int, kernels: Kernels) -> int:
+    """Numbers. Each convolution keeps its input, each activation its input, each norm its own; what comes out is not in it."""
     if not isinstance(model.front_end, WaveformFrontEnd):
         return _log_mel_conv(model, samples)
+    if kernels.own and packs(model.front_end):
+        return _packed(model.front_end, samples)
     kept = samples
     for frames, channels, normed in waveform_layers(model.front_end, samples):
-        kept += 2 * frames * channels + (frames * channels if normed else 0)
-    return FLOAT * kept
+        if normed:
+            statistics = STATISTICS * (frames if model.front_end.norm == "layer" else channels)
+            kept += frames * channels + statistics
+        kept += 2 * frames * channels
+    return kept - frames * channels
+
+
+def _features(settings: FrontEnd, samples: int) -> int:
+    """Numbers that come out; stacked log-mels of one utterance are a view of all of them, frames left over too."""
+    if isinstance(settings, LogMelFrontEnd):
+        settings = settings.model_copy(update={"stack": 1})
+    frames, channels, _ = front_end(settings, samples)
+    return frames * channels
+
+
+def _packed(s: WaveformFrontEnd, samples: int) -> int:
+    """Of each convolution what was before its activation, of the first what came out of it; the first one's windows of the waveform; its
+    weights with the norm in them; and, in double precision, what the norm's gradient needs. Utterances are filled up to a whole hop."""
+    frames = -(-samples // prod(s.strides)) * prod(s.strides) // s.strides[0]
+    kernel, channels = s.kernels[0], s.channels[0]
+    kept = frames * kernel + channels * (kernel + 1) + 2 * (kernel * kernel + 2 * channels * kernel + 2 * channels + kernel)
+    for stride, channels in zip([1, *s.strides[1:]], s.channels, strict=True):
+        frames //= stride
+        kept += frames * channels
+    return kept
 
 
 def _log_mel_conv(model: ModelSettings, samples: int) -> int:
@@ -74,17 +109,26 @@ def _log_mel_conv(model: ModelSettings, samples: int) -> int:
     for channels, kernel, stride in zip(s.channels, s.kernels, s.strides, strict=True):
         frames = (frames - kernel) // stride + 1
         kept += frames * (3 * channels + STATISTICS)
-    return FLOAT * kept
+    return kept - frames * channels
 
 
 def _position(s: PositionSettings, width: int, frames: int, squeeze: int) -> int:
+    """Numbers."""
     if s.kind != "conv":
         return 0
-    computed = frames // squeeze
+    more = 1 - s.kernel % 2  # an even kernel gives one frame too many, which is kept with the others
+    computed = (frames - 1 + more) // squeeze + 1 - more
     if s.layers > 1:  # each: the convolution's input, the norm's, the activation's
-        return FLOAT * width * (frames + (s.layers - 1) * computed + 2 * s.layers * computed)
+        inputs = frames + (s.layers - 1) * computed
+        return width * (inputs + s.layers * (2 * computed + more)) + s.layers * STATISTICS * computed
     weights = width * width // s.groups * s.kernel  # the product of direction and gain
-    return FLOAT * (width * (frames + computed) + weights)
+    return width * (frames + computed + more) + weights + s.kernel  # the lengths of the directions
+
+
+def _segments(frames: int, inner: int, width: int) -> int:
+    """Numbers: changes and their size, the averaged frames and those to spread; shares, unclamped, and over the weights; what leads from
+    the changes to the shares."""
+    return 3 * frames * width + inner * width + 3 * inner * frames + 7 * frames + 2 * inner + 9
 
 
 def _mixer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
@@ -95,7 +139,8 @@ def _mixer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
 
 def _feed_forward(s: EncoderSettings, frames: int, kernels: Kernels) -> int:
     inside = frames * s.ffn
-    return 2 * FLOAT * inside + dropout_mask(inside, s.activation_dropout, kernels) + dropout_mask(frames * s.width, s.dropout, kernels)
+    kept = 1 if kernels.own else 2  # what the activation gives is made again
+    return kept * FLOAT * inside + dropout_mask(inside, s.activation_dropout, kernels) + dropout_mask(frames * s.width, s.dropout, kernels)
 
 
 def _transformer(s: EncoderSettings, frames: int, kernels: Kernels) -> int:

@@ -44,6 +44,12 @@ def waveform_layers(settings: WaveformFrontEnd, samples: int) -> Iterator[tuple[
             yield frames, channels, settings.norm == "layer"
 
 
+def packs(settings: WaveformFrontEnd) -> bool:
+    """Whether it has wav2vec 2.0 base's shape, which a processor runs as matrix products over packed utterances (models/packed_conv.py)."""
+    fits = all(k >= s for k, s in zip(settings.kernels, settings.strides, strict=True))
+    return fits and settings.norm == "group" and not (settings.bias or settings.pointwise or any(settings.padding))
+
+
 def _after(frames: int, kernel: int, stride: int, padding: int = 0) -> int:
     return max(0, (frames + 2 * padding - kernel) // stride + 1)
 

@@ -29,6 +29,8 @@ class Corpus:
         kinds = {"split": "category", "speaker": "category", "intent": "category", "keyword": "category"}
         kinds |= {"utterance": str, "path": str, "text": str, "start": np.int64, "frames": np.int64}
         self.utterances: pd.DataFrame = pd.read_csv(self.folder / "manifest.tsv", dtype=kinds, **_TABLE)
+        columns = (self.utterances[name].to_numpy() for name in ("utterance", "path", "start", "frames"))
+        self._names, self._paths, self._starts, self._frames = columns  # not as rows of Python's own: a long manifest would be held twice
         self._root = (self.folder / self.info["audio_root"]).resolve()
         self._shards: dict[str, np.ndarray] = {}
 
@@ -46,7 +48,7 @@ class Corpus:
 
     def samples(self, index: int) -> int:
         """Its length at 16 kHz."""
-        return self._places[index][2]
+        return int(self._frames[index])
 
     def split(self, name: str) -> pd.DataFrame:
         """The utterances of `train`, `valid` or `test`, with their index."""
@@ -54,20 +56,11 @@ class Corpus:
 
     def audio(self, index: int, start: int = 0, frames: int | None = None) -> np.ndarray:
         """(samples,) float32 of utterance `index`, from `start` samples after its beginning, at most `frames`."""
-        path, first, length = self._places[index]
+        path, first, length = self._paths[index], int(self._starts[index]), self.samples(index)
         last = length if frames is None else min(start + frames, length)
         if self.info["layout"] == "files":
-            return read_audio(self._root / path, int(first) + start, int(last) - start)
+            return read_audio(self._root / path, first + start, last - start)
         return self._shard(path)[first + start : first + last].astype(np.float32) / 32768
-
-    @cached_property
-    def _places(self) -> list[tuple[str, int, int]]:
-        table = self.utterances
-        return list(zip(table["path"].tolist(), table["start"].tolist(), table["frames"].tolist(), strict=True))
-
-    @cached_property
-    def _names(self) -> list[str]:
-        return self.utterances["utterance"].tolist()
 
     def _shard(self, path: str) -> np.ndarray:
         """The samples of one of our own WAV files (PCM16, mono, header of 44 bytes), mapped, not read."""

@@ -52,8 +52,10 @@ def segments_of(weights: Tensor, padding: Padding, rate: float) -> Segments:
     """Segments from positive weights `(batch, frames)`, whatever they are on padding."""
     counts = [segment_count(n, rate) for n in padding.lengths]
     inner = Padding.of(counts, segment_count(padding.size, rate), weights.device)
-    mean = torch.tensor([k / n for k, n in zip(counts, padding.lengths, strict=True)], dtype=weights.dtype).to(weights.device)[:, None]
-    total = torch.tensor(counts, dtype=weights.dtype).to(weights.device)[:, None]
+    mean = torch.tensor([k / n for k, n in zip(counts, padding.lengths, strict=True)], dtype=weights.dtype).to(
+        weights.device, non_blocking=True
+    )[:, None]
+    total = torch.tensor(counts, dtype=weights.dtype).to(weights.device, non_blocking=True)[:, None]
     weights = weights if padding.valid is None else weights.masked_fill(~padding.valid, 0.0)
     weights = weights * (total / weights.sum(1, keepdim=True))
     excess = (weights.amax(1, keepdim=True) - mean).clamp(min=1e-6)

@@ -116,8 +116,9 @@ class Objective(nn.Module):
         """Metrics from sums over any number of micro-batches."""
         raise NotImplementedError
 
-    def after_update(self, progress: float, updates: float) -> None:
-        """Called once after each update, at `progress` of a run of about so many."""
+    def after_update(self, progress: float, updates: float, sound: Tensor) -> None:
+        """Called once after each update, at `progress` of a run of about so many. sound: 1, or 0 where it did not reach the weights and
+        nothing may change: a number on the device, that nobody waits for it."""
 
     def weight_metrics(self) -> dict[str, float]:
         """Metrics of the weights alone, beside those of a validation."""

@@ -147,7 +147,7 @@ class Contrastive(Objective):
                 "codes_soft": code_sum.detach(),
                 "codes_hard": used.sum((0, 1)).float(),
                 "feature_squares": penalty.detach() * totals.frames,
-                "frames": nats.new_tensor(float(output.lengths.sum())),
+                "frames": nats.new_full((), float(output.lengths.sum())),
                 "context_variance": variance(context, valid) * valid.sum(),
             }
         return LossOutput(loss, sums, {"nats": nats.sum(1), "correct": correct.sum(1), "masked": valid.sum(1)})

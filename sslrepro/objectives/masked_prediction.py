@@ -66,7 +66,7 @@ class MaskedPrediction(Objective):
                 "correct": correct.sum(),
                 "predicted": predicted.sum((0, 1)).float(),
                 "feature_squares": penalty.detach() * totals.frames,
-                "frames": nats.new_tensor(float(output.lengths.sum())),
+                "frames": nats.new_full((), float(output.lengths.sum())),
                 "context_variance": variance(projected, valid) * valid.sum(),
             }
         return LossOutput(loss, sums, {"nats": nats.sum(1), "correct": correct.sum(1), "masked": valid.sum(1)})

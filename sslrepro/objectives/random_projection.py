@@ -90,7 +90,7 @@ class RandomProjection(Objective):
                 "correct": correct.sum(),
                 "targets": nats.new_zeros(self.settings.codes).scatter_add_(0, labels.flatten(), valid.flatten().to(nats.dtype)),
                 "feature_squares": penalty.detach() * totals.frames,
-                "frames": nats.new_tensor(float(output.lengths.sum())),
+                "frames": nats.new_full((), float(output.lengths.sum())),
                 "context_variance": variance(logits, valid) * valid.sum(),
             }
         return LossOutput(loss, sums, {"nats": nats.sum(1), "correct": correct.sum(1), "masked": valid.sum(1)})

@@ -80,7 +80,7 @@ class Reconstruction(Objective):
                 "masked": valid.sum(),
                 "distance": distance.sum(),
                 "feature_squares": penalty.detach() * totals.frames,
-                "frames": distance.new_tensor(float(output.lengths.sum())),
+                "frames": distance.new_full((), float(output.lengths.sum())),
                 "context_variance": variance(predicted, valid) * valid.sum(),
             }
         return LossOutput(loss, sums, {"nats": distance.sum(1), "correct": torch.zeros_like(distance.sum(1)), "masked": valid.sum(1)})

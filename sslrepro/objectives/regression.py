@@ -53,15 +53,15 @@ class Regression(Objective):
         return {"mask": mask_spans(self.settings.mask, frames, numpy_generator(*key, "mask"))}
 
     @torch.no_grad()
-    def after_update(self, progress: float, updates: float) -> None:
-        self._follow(decay_at(self.settings, progress, updates))
+    def after_update(self, progress: float, updates: float, sound: Tensor) -> None:
+        self._follow(decay_at(self.settings, progress, updates), sound)
 
     @torch.no_grad()
-    def _follow(self, decay: float) -> None:
+    def _follow(self, decay: float, sound: Tensor | float = 1.0) -> None:
         weights = dict(self.upstream.encoder.named_parameters())
         for name, mine in self.teacher.named_buffers():
             if name in weights:
-                mine.lerp_(weights[name], 1.0 if name.startswith("position") else 1 - decay)
+                mine.lerp_(weights[name], sound * (1.0 if name.startswith("position") else 1 - decay))
 
     @torch.no_grad()
     def targets(self, output: UpstreamOutput) -> tuple[Tensor, Tensor]:

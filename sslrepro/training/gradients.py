@@ -46,7 +46,8 @@ def update_gradients(
     micro_batches = len(batches) * fabric.world_size
     masked, frames = max(float(sum(sum(b.host_masked_counts) for b in batches)), 1.0), float(sum(sum(b.host_frames) for b in batches))
     if fabric.world_size > 1:
-        masked, frames = fabric.all_reduce(torch.tensor([masked, frames], dtype=torch.float64).to(device), reduce_op="sum")
+        counts = torch.tensor([masked, frames], dtype=torch.float64).to(device, non_blocking=True)
+        masked, frames = fabric.all_reduce(counts, reduce_op="sum")
     totals = Totals(masked, frames, micro_batches, progress, update, seed)
     batches = [batch.to(device) for batch in batches]
     if micro_batches > 1:
@@ -61,28 +62,6 @@ def update_gradients(
         for name, value in output.sums.items():
             sums[name] = sums[name] + value if name in sums else value
     return fabric.all_reduce(loss, reduce_op="sum")
-
-
-def sound_gradients(
-    fabric: Fabric, model: Any, objective: Objective, batches: list[Batch], seed: int, update: int, progress: float,
-    sums: dict[str, Tensor], again: bool,
-) -> tuple[Tensor, bool]:  # fmt: skip
-    """`update_gradients`, and whether loss and gradients are all finite.
-
-    The rule for an update that is not: with `again` (runs in 16 bits) it is made once more from the same weights in float32, with the same
-    masks and noise. An update that is not sound then must not reach the weights.
-    """
-    for in_full in (False, True) if again else (False,):
-        objective.zero_grad(set_to_none=True)
-        own: dict[str, Tensor] = {}
-        loss = update_gradients(fabric, model, objective, batches, seed, update, progress, own, in_full)
-        norms = torch._foreach_norm([parameter.grad for parameter in objective.parameters() if parameter.grad is not None])
-        sound = bool(torch.stack([loss, *norms]).isfinite().all())
-        if sound:
-            break
-    for name, value in own.items():
-        sums[name] = sums[name] + value if name in sums else value
-    return loss, sound
 
 
 def gradient_dispersion(

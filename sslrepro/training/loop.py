@@ -24,10 +24,11 @@ from sslrepro.data.targets import Targets
 from sslrepro.draws import numpy_generator
 from sslrepro.objectives.base import Objective, Totals, numbers
 from sslrepro.training import checkpoint
-from sslrepro.training.gradients import Step, gradient_dispersion, sound_gradients
+from sslrepro.training.gradients import Step, gradient_dispersion, update_gradients
 from sslrepro.training.meter import Budget, Health, Progress
 from sslrepro.training.ranks import decided, fabric_for, gathered, shared_out
 from sslrepro.training.schedule import learning_rate
+from sslrepro.training.unread import MOST, Guard, Made, Place, Unread, add_sums
 
 LOGS = 100  # training metrics are logged about so many times a run
 
@@ -51,6 +52,7 @@ class State:
     evidence: dict[str, Any] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)  # of the last updates, for the divergence rule
     best_loss: float = 1e30  # the best mean of 20 updates so far
+    suspicion: dict[str, Any] = field(default_factory=dict)  # the evidence of a divergence, until the run ends by it
     snapshots: dict[str, dict[str, float]] = field(default_factory=dict)  # share of the run -> validation metrics there
     valid: dict[str, list[float]] = field(default_factory=dict)  # last validation: row in the corpus -> nats, correct, masked frames
 
@@ -77,9 +79,12 @@ def train(
         objective.parameters(), lr=t.peak_rate, betas=tuple(t.betas), eps=t.eps, weight_decay=t.weight_decay, fused=True
     )
     state = _resume(objective, optimizer, folder)
+    guard = Guard(objective, optimizer, fabric.device)
     model, optimizer = fabric.setup(Step(objective), optimizer)
-    health = Health(objective)
+    health, unread = Health(objective, data.names), Unread()
+    retried = -1  # the update that is made again in float32
     every = max(1, round(budget.updates / LOGS))
+    votes_are_free = fabric.world_size == 1 or fabric.device.type == "cpu"  # else all would wait for the device
     loader = iter(data.loader(state.update, budget.updates_bound - state.update, t.workers))
     began, saved = time.monotonic() - state.seconds, time.monotonic()
 
@@ -111,27 +116,46 @@ def train(
         rate = learning_rate(t.schedule, t.peak_rate, middle, budget.updates)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, sound = sound_gradients(fabric, model, objective, batches, seed, state.update, middle, sums, t.precision == "bf16")
+        own: dict[str, Tensor] = {}
+        loss = update_gradients(fabric, model, objective, batches, seed, state.update, middle, own, state.update == retried)
+        sound = guard.check(loss)
         if t.clip_norm is not None:
             fabric.clip_gradients(model, optimizer, max_norm=t.clip_norm, error_if_nonfinite=False)
-        if sound:
-            optimizer.step()
+        optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        before, state.used, state.update = state.used, state.used + cost, state.update + 1
-        objective.after_update(state.used / budget.amount, budget.updates)
+        before = Place.of(state)
+        state.used, state.update = state.used + cost, state.update + 1
+        objective.after_update(state.used / budget.amount, budget.updates, sound)
         state.hours_seen += float(data.seconds[members].sum()) / 3600
         state.padded_hours += sum(len(piece) * float(data.seconds[piece].max()) for piece in pieces) / 3600
+        unread.add(Made(before, Place.of(state), loss, sound, own, members))
 
         done = state.used >= budget.amount * (1 - 1e-9)
-        problem = health.after_update(loss, sound, state, lambda members=members: data.names(members))
+        marks = [mark for mark in t.snapshots if _crossed(before.used, state.used, budget.amount, [mark])]
+        validating = done or marks or _crossed(before.used, state.used, budget.amount, _steps(t.valid_every))
+        reading = validating or state.update % every == 0 or before.update == retried or len(unread) == MOST
+        stop = should_stop()
+        saving = (reading or votes_are_free) and decided(fabric, stop or time.monotonic() - saved > t.checkpoint_seconds)
+        if not (reading or saving):
+            continue
+        value, unsound = unread.read(state, sums, health)
+        problem = None
+        if unsound and t.precision == "bf16" and unsound.before.update != retried:
+            unsound.before.restore(state)
+            retried = state.update
+            guard.open()
+            loader = iter(data.loader(state.update, budget.updates_bound - state.update, t.workers))
+            continue
+        if unsound:
+            add_sums(sums, unsound.sums)
+            problem = health.non_finite(value, unsound.members, state)
         if state.update % every == 0 or done or problem:
             metrics = objective.summarize(numbers({name: fabric.all_reduce(value, reduce_op="sum") for name, value in sums.items()}))
             sums.clear()
-            state.log({**metrics, "learning_rate": rate, "update_loss": float(loss)}, "train")
-            problem = problem or health.after_log(metrics, state.used / budget.amount)
+            state.log({**metrics, "learning_rate": rate, "update_loss": value}, "train")
+            problem = problem or health.after_log(metrics, state.used / budget.amount, state)
             progress.update(state.update, budget.updates, state.hours_seen, metrics["loss"], time.monotonic() - began)
-        marks = [mark for mark in t.snapshots if _crossed(before, state.used, budget.amount, [mark])]
-        if not problem and (done or marks or _crossed(before, state.used, budget.amount, _steps(t.valid_every))):
+        if not problem and validating:
             part = None if done or marks else t.valid_seconds
             with fabric.autocast():
                 metrics, rows = validate(objective, corpus, targets, settings, shapes, part)
@@ -148,13 +172,11 @@ def train(
             state.status = "completed"
         if state.status != "running":
             save()
-        else:
-            stop = should_stop()
-            if decided(fabric, stop or time.monotonic() - saved > t.checkpoint_seconds):
-                save()
-                saved = time.monotonic()
-                if decided(fabric, stop):
-                    raise Interrupted(f"stopped at update {state.update}; the same command resumes there")
+        elif saving:
+            save()
+            saved = time.monotonic()
+            if decided(fabric, stop):
+                raise Interrupted(f"stopped at update {state.update}; the same command resumes there")
     return state
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from sslrepro.config import CellSettings
 from sslrepro.training.ranks import rank
@@ -52,36 +51,37 @@ class Health:
 
     non_finite: the loss or a gradient of an update is NaN or infinite (in 16 bits: also when made again in float32); the weights stay
     those before it. diverged: the mean loss of 20 updates is above both twice the best such mean and chance + 1 (without a chance level,
-    above the former alone). collapsed: the objective's own rule (code use, variance), after a tenth of the run.
+    above the former alone); the run ends where its metrics are next logged. collapsed: the objective's own rule (code use, variance),
+    after a tenth of the run.
     """
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+    def __init__(self, objective: Objective, names: Callable[[np.ndarray], list[str]]) -> None:
+        """names: of the utterances at these places of the plan."""
+        self.objective, self.names = objective, names
 
-    def after_update(
-        self, loss: Tensor, sound: bool, state: State, utterances: Callable[[], list[str]]
-    ) -> tuple[str, dict[str, Any]] | None:
-        """utterances: names those of the update, of all ranks."""
-        value = float(loss)
-        if not sound:
-            evidence = {"update": state.update, "loss": str(value), "utterances": utterances(), "losses_before": state.losses[-20:]}
-            return "non_finite", evidence
-        state.losses = [*state.losses, value][-200:]
+    def after_update(self, loss: float, update: int, members: np.ndarray, state: State) -> None:
+        state.losses = [*state.losses, loss][-200:]
         window = state.losses[-20:]
-        if len(window) == 20:
-            mean = sum(window) / 20
-            state.best_loss = min(state.best_loss, mean)
-            if mean > 2 * state.best_loss and mean > self.objective.chance().get("loss", -math.inf) + 1:
-                return "diverged", {
-                    "update": state.update,
-                    "mean_of_last_20": mean,
-                    "best_mean_of_20": state.best_loss,
-                    "losses": window,
-                    "utterances": utterances(),
-                }
-        return None
+        if len(window) < 20 or state.suspicion:
+            return
+        mean = sum(window) / 20
+        state.best_loss = min(state.best_loss, mean)
+        if mean > 2 * state.best_loss and mean > self.objective.chance().get("loss", -math.inf) + 1:
+            state.suspicion = {
+                "update": update,
+                "mean_of_last_20": mean,
+                "best_mean_of_20": state.best_loss,
+                "losses": window,
+                "utterances": self.names(members),
+            }
 
-    def after_log(self, metrics: dict[str, float], share: float) -> tuple[str, dict[str, Any]] | None:
+    def non_finite(self, loss: float, members: np.ndarray, state: State) -> tuple[str, dict[str, Any]]:
+        evidence = {"update": state.update, "loss": str(loss), "utterances": self.names(members), "losses_before": state.losses[-20:]}
+        return "non_finite", evidence
+
+    def after_log(self, metrics: dict[str, float], share: float, state: State) -> tuple[str, dict[str, Any]] | None:
+        if state.suspicion:
+            return "diverged", state.suspicion
         reason = self.objective.collapse(metrics) if share > 0.1 else None
         return ("collapsed", {"reason": reason, "share_of_run": share, "metrics": metrics}) if reason else None
 

@@ -224,7 +224,7 @@ def test_the_teacher_follows_and_is_not_trained(tiny_corpus_dir):
     with torch.no_grad():
         for weight in names.values():
             weight.add_(1.0)
-    objective.after_update(0.5, 100.0)
+    objective.after_update(0.5, 100.0, torch.ones(()))
     for name, value in teacher.items():
         moved = 1.0 if name.startswith("position") else 0.25
         torch.testing.assert_close(value, before[name] + moved, msg=name)

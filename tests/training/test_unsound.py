@@ -9,6 +9,7 @@ from sslrepro import objectives
 from sslrepro.data.corpus import Corpus
 from sslrepro.draws import key64
 from sslrepro.objectives.base import LossOutput
+from sslrepro.training import loop
 from sslrepro.training.loop import train
 from sslrepro.training.meter import Progress
 
@@ -62,3 +63,23 @@ def test_in_16_bits_it_is_made_again_in_float32(tiny_corpus_dir, make_cell, tmp_
     assert all(value.isfinite().all() for value in weights.values())
     same = [a == b for a, b in zip(state.losses, reference.losses, strict=True)]
     assert all(same[:BAD]) and not same[BAD] and state.losses[BAD] == pytest.approx(reference.losses[BAD], rel=0.02)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["contrastive", "regression"])
+def test_read_later_it_ends_the_same(kind, precision, tiny_corpus_dir, make_cell, tmp_path, monkeypatch):
+    """Weights, teacher, losses and evidence are those of a run whose every update is read at once."""
+
+    def overflow(loss):
+        return loss * torch.inf if torch.is_autocast_enabled("cpu") or precision == "fp32" else loss
+
+    settings = make_cell(kind, training={"precision": precision, "checkpoint_seconds": 1e9})
+    results = []
+    for name, logs in (("each", 100), ("few", 2)):
+        monkeypatch.setattr(loop, "LOGS", logs)
+        results.append(run(tiny_corpus_dir, settings, tmp_path / name, overflow))
+    (weights, state), (weights_later, later) = results
+    assert state.status == later.status == ("non_finite" if precision == "fp32" else "completed")
+    for name in ("update", "used", "hours_seen", "padded_hours", "losses", "evidence", "best_loss", "valid"):
+        assert getattr(state, name) == getattr(later, name), name
+    assert all(torch.equal(value, weights_later[name]) for name, value in weights.items())
