@@ -217,8 +217,9 @@ def _log(axis: Axes, x: str, y: str, title: str) -> None:
 
 
 def plain_ticks(side: Axis, low: float, high: float) -> None:
-    """1, 2, 5 on a logarithmic axis of up to two decades, powers of ten beyond, as plain numbers."""
-    side.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,), numticks=10))
+    """1, 2, 5 on a logarithmic axis of up to two decades, more between on one of less than one, powers of ten beyond; as plain numbers."""
+    between = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if high < 8 * low else (1.0, 2.0, 5.0) if high < 200 * low else (1.0,)
+    side.set_major_locator(LogLocator(subs=between, numticks=10))
     side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     side.set_minor_locator(NullLocator())
 

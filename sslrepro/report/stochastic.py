@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from sslrepro.budget.updates import flops_for
 from sslrepro.config import Profile
+from sslrepro.report.batch_size import plain_ticks
 
 STUDY = "stochastic"
 CHOICE = r":s(?P<squeeze>\d+)-q(?P<query>\d+)-k(?P<key_value>\d+)$"
@@ -90,7 +91,7 @@ def draw_trade_off(folder: Path) -> Figure:
         _points(axis, mean, column, scale)
         _references(axis, table, mean, column, scale)
         axis.set(xlabel=f"{label}, for {length:g} s of audio", xscale="log")
-        _plain_ticks(axis)
+        plain_ticks(axis.xaxis, *axis.get_xlim())
     axes[0].set_ylabel(unit(table))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     plt.close(figure)
@@ -168,7 +169,8 @@ def draw_times(folder: Path) -> Figure:
                 label = f"squeeze {squeeze:g}" if style == "-" else None
                 axis.plot(line.length, line.seconds / line.length / batch, style, marker="o", color=f"C{number}", label=label)
         axis.set(xlabel="audio, s", title=_described(cell), xscale="log", yscale="log")
-        _plain_ticks(axis)
+        plain_ticks(axis.xaxis, *axis.get_xlim())
+    plain_ticks(axes[0, 0].yaxis, *axes[0, 0].get_ylim())  # the panels share it
     axes[0, 0].set_ylabel("seconds of computing a second of audio")
     axes[0, 0].legend()
     plt.close(figure)
@@ -210,9 +212,3 @@ def recipes(folder: Path) -> pd.DataFrame:
     found = found.rename(columns=names)
     base = found.seconds.reindex([cell.replace("sew", "wav2vec2") for cell in cells]).to_numpy()
     return found.assign(speed_up=base / found.seconds)
-
-
-def _plain_ticks(axis: Axes) -> None:
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if str(f"{x:.0e}")[0] in "235" else "")
-    axis.tick_params(axis="x", which="minor", labelsize=8)

@@ -18,6 +18,12 @@ NAMES = {
     "summarymixing": "SummaryMixing", "unfused": "attention, unfused", "attention": "attention, fused", "sumformer": "Sumformer",
     "unfused-same-params": "attention, unfused, equal parameters", "fnet": "FNet", "hyena": "Hyena",
 }  # fmt: skip
+# claims -> SummaryMixing, attention in the conditions of the papers' day, and today's kernel
+CONDITIONS = {
+    "sm-01, sm-02: pre-training": ("cost-summarymixing", "cost-unfused", "cost-attention"),
+    "sm-06: supervised": ("supervised-conformer-summarymixing", "supervised-conformer-attention", "supervised-conformer-fused"),
+    "sm-08: BEST-RQ": ("bestrq-summarymixing", "bestrq-attention", "bestrq-fused"),
+}
 COLOURS = dict(zip(NAMES, sns.color_palette("colorblind", len(NAMES)), strict=True))
 
 
@@ -67,6 +73,29 @@ def _last_crossing(ratio: pd.Series) -> str:
         return "never"
     i = int(np.flatnonzero(y >= 0)[-1])
     return f"{np.exp(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1])):.3g}"
+
+
+def conditions(folder: Path) -> pd.DataFrame:
+    """Time and memory of an update over attention's, as of the papers' day and today, by length: mean over paired seeds, and their range.
+
+    A profile that measures one length alone has no length in the metric's name: then `seconds` is empty.
+    """
+    table = pd.read_csv(folder / "metrics.csv")
+    found = table.metric.str.extract(r"^cost\.(?P<what>update_seconds|peak_bytes)(?:_(?P<seconds>[\d.]+))?$")
+    table = table.join(found).dropna(subset="what").assign(seconds=lambda t: t.seconds.fillna(""))
+    values = table.pivot_table(index=["what", "seconds", "seed"], columns="cell", values="value")
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for claim, (mixing, *references) in CONDITIONS.items():
+        for reference, day in zip(references, ("of the papers' day", "today"), strict=True):
+            if not {mixing, reference} <= set(values.columns):
+                continue
+            ratios = (values[mixing] / values[reference]).dropna().groupby(["what", "seconds"]).agg(["mean", "min", "max"])
+            for (what, seconds), (mean, low, high) in ratios.iterrows():
+                column = f"{'time' if what == 'update_seconds' else 'memory'}, over attention {day}"
+                rows.setdefault((claim, seconds), {})[column] = f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame.index = pd.MultiIndex.from_tuples(list(rows), names=["claim", "seconds"]) if rows else frame.index
+    return frame.sort_index(key=lambda level: pd.to_numeric(level) if level.name == "seconds" else level).sort_index(axis=1).fillna("")
 
 
 def draw_cost(folder: Path) -> Figure:

@@ -54,11 +54,12 @@ def test_vertices_are_found_where_they_were_put(folder, laptop):
     table = budget.vertices(folder, laptop)
     ours = table[(table.whose == "ours") & (table.budget == "full")]
     assert set(zip(ours.objective, ours.metric, strict=True)) == {
-        (o, m) for o in ("hubert", "wav2vec2") for m in ("loss", "content", "speaker")
+        (o, m) for o in ("hubert", "wav2vec2", "tera") for m in ("loss", "content", "speaker")
     }
-    assert ours["size"].to_numpy() == pytest.approx(BEST, rel=0.1) and ours.inside.all() and (ours.flops == 6e11).all()
+    assert ours["size"].to_numpy() == pytest.approx(BEST, rel=0.1) and ours.inside.all() and (ours.flops == 2e11).all()
     assert ((ours.low < ours["size"]) & (ours["size"] < ours.high)).all()
-    assert table.query("whose == 'ours' and budget == 'half'").empty  # three sizes fix a parabola and leave nothing to judge it by
+    half = table.query("whose == 'ours' and budget == 'half'")
+    assert set(half.objective) == {"hubert", "wav2vec2"} and half["size"].to_numpy() == pytest.approx(BEST / 2, rel=0.3)
     published = table.query("whose == 'published' and objective == 'hubert' and budget == 'full' and metric == 'content'")
     assert published["size"].item() == pytest.approx(sweep_vertex("hubert", "full", "asr_wer").size)
 
@@ -88,12 +89,12 @@ def test_every_curve_is_over_its_own_best(folder):
         for line in axis.get_lines():
             y = np.asarray(line.get_ydata(), float)
             assert len(y) < 3 or y.min() == pytest.approx(1.0)
-    assert figure.axes[0].get_title() == "HuBERT" and len(figure.axes[2].containers) == 0  # no TERA sweep here: the published one alone
+    assert figure.axes[0].get_title() == "HuBERT" and len(figure.axes[2].containers) == 1  # TERA's half budget: the published one alone
 
 
 def test_labels_are_added_to_the_budget(folder, laptop):
     table = budget.with_flops(budget.results(folder, {"{objective}-slim": {}}), laptop).groupby("objective")[["flops", "whole"]].mean()
-    assert table.loc["hubert"].tolist() == [6e11, 6.3e11] and table.loc["tera"].tolist() == [6e11, 6e11]
+    assert table.loc["hubert"].tolist() == [2e11, 2.3e11] and table.loc["tera"].tolist() == [2e11, 2e11]
 
 
 def test_every_figure_draws(folder, laptop):
@@ -104,7 +105,9 @@ def test_every_figure_draws(folder, laptop):
     for figure in drawn:
         assert any(axis.get_lines() for axis in figure.axes)
     pairs = drawn[1].axes[0].get_lines()
-    assert len(pairs) == 10 and all(line.get_ydata()[0] < line.get_ydata()[1] for line in pairs)  # Slim left, five seeds of two objectives
+    assert len(pairs) == 15 and all(
+        line.get_ydata()[0] < line.get_ydata()[1] for line in pairs
+    )  # Slim left, three times five seeds
 
 
 def test_a_profile_that_runs_little_says_so(tmp_path, laptop):
@@ -137,12 +140,16 @@ def test_subsets_count_speakers_and_sentences(tiny_corpus_dir, laptop):
 
 def test_the_scaled_families_keep_the_papers_share(laptop):
     """Encoder over front end, in MACs: the paper's shapes at 30 % of Slim to Large, and ours named after them."""
-    paper = {30: 0.057, 100: 0.466, 200: 0.977, 473: 2.131, 1582: 7.128}  # docs/accounting.md, from the published configurations
+    paper = {30: 0.057, 50: 0.165, 100: 0.466, 200: 0.977, 473: 2.131, 1582: 7.128}  # docs/accounting.md, from the published configurations
     for profile in (laptop, expand("gpu")):
         cells = profile.studies["budget"].cells
+        named = {size: "hubert-slim" if size == 100 else f"hubert-size{size}" for size in paper}
+        assert sum(name in cells for name in named.values()) == 5
         for size, ratio in paper.items():
-            cost = cell_cost(cells["hubert-slim" if size == 100 else f"hubert-size{size}"], 3.0)
-            assert cost.macs / cost.components["feature_extractor"].macs - 1 == pytest.approx(ratio, rel=0.2, abs=0.05), size
+            if named[size] not in cells:
+                continue
+            cost = cell_cost(cells[named[size]], 3.0)
+            assert cost.macs / cost.components["feature_extractor"].macs - 1 == pytest.approx(ratio, rel=0.2, abs=0.07), size
 
 
 def test_slim_and_small_are_of_one_size_and_one_rule_holds_for_the_rate():
@@ -151,4 +158,5 @@ def test_slim_and_small_are_of_one_size_and_one_rule_holds_for_the_rate():
         slim, small = (cell_cost(cells[f"hubert-{shape}"], 3.0) for shape in ("slim", "small"))  # 3 s: about the mean
         assert small.params == pytest.approx(slim.params, rel=0.05) and small.macs == pytest.approx(slim.macs, rel=0.1)
         for cell, settings in cells.items():
-            assert settings.training.learning_rate == pytest.approx(rule(settings.model.encoder.width), rel=0.04), cell
+            twice = 2 if name == "laptop" and settings.objective.name == "contrastive" else 1
+            assert settings.training.learning_rate == pytest.approx(twice * rule(settings.model.encoder.width), rel=0.04), cell
