@@ -156,6 +156,41 @@ class Saturates(TestBase):
         return [at_most(f"gain of the last step over the mean gain before, {self.of}", ratio, self.share, strict=True)]
 
 
+class Sooner(TestBase):
+    """`of` comes down to a common value at least so many times as soon along the axis as `other`. The value is the lowest that both reach;
+    both start at `start` where the axis is 0; between points curves are straight. Unit: the bound less 1."""
+
+    kind: Literal["sooner"]
+    series = ("of", "other", "start")
+    of: str
+    other: str
+    start: str
+    along: str
+    at_least: float
+
+    def judge(self, frame: Frame) -> list[Part]:
+        start = frame[self.start].values[:, :1]
+        curves = {name: frame[name].along(self.along) for name in (self.of, self.other)}
+        common = np.maximum(*(y.min(axis=1) for _, y in curves.values()))
+        if common[0] >= start[0, 0]:
+            slow = max(curves, key=lambda name: curves[name][1][0].min())
+            raise Undecidable(f"{slow} never gets below {self.start}: there is no common value to reach")
+        times = [_reached(x, y, start, common) for x, y in curves.values()]
+        name = f"{self.along} of {self.other} to a common value over that of {self.of}"
+        return [at_least(name, times[1] / times[0], self.at_least, unit=self.at_least - 1)]
+
+
+def _reached(x: np.ndarray, y: np.ndarray, start: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Where each curve `(draws, points)` first is at `value` `(draws,)`; not a number where it starts there."""
+    draws = len(value)
+    x, y = np.append(0.0, x), np.concatenate([np.broadcast_to(start, (draws, 1)), np.broadcast_to(y, (draws, y.shape[1]))], axis=1)
+    after = np.argmax(y <= value[:, None], axis=1)
+    row, before = np.arange(draws), np.maximum(after - 1, 0)
+    drop = y[row, before] - y[row, after]
+    part = (y[row, before] - value) / np.where(drop > 0, drop, 1)
+    return np.where(after > 0, x[before] + part * (x[after] - x[before]), np.nan)
+
+
 class Drops(TestBase):
     """The drop from the first to the second of three points is more than `factor` times that from the second to the third,
     both relative to the second."""

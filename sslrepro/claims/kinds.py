@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from sslrepro.claims.contrasts import Close, CountBest, EndsRatio, Kept, PairDifferences, Pareto, Ratio
-from sslrepro.claims.curves import Argmin, ArgminsWithin, Drops, Saturates, Spearman, Trend, Valley, VertexShift
+from sslrepro.claims.curves import Argmin, ArgminsWithin, Drops, Saturates, Sooner, Spearman, Trend, Valley, VertexShift
 from sslrepro.claims.laws import AboveLine, Law, Slope, Spread, Variance
 from sslrepro.claims.margins import Part, TestBase, smallest
 from sslrepro.claims.series import Frame
@@ -42,6 +42,7 @@ Test = Annotated[
     | Spearman
     | Saturates
     | Drops
+    | Sooner
     | Ratio
     | Close
     | EndsRatio

@@ -55,9 +55,10 @@ class CellSeries(Settings):
     """Our own points: cells of the study by a name template. `"b{batch}"` matches b150 and gives the coordinate batch = 150; every point
     also has the coordinate `cell`. `also`: further templates, each with coordinates that its names do not carry. `coordinates` adds the
     cell's own metrics (`hours: cost.hours_seen`). `snapshots`: one point for every share s of the run that was scored (`metric@s` and the
-    end), with cost.updates and cost.hours_seen in proportion. `lengths`: a coordinate's name; one point for every length x that the cell
-    measured (`metric_x`). `factors`: one point for every choice of compression factors at which the cell was scored (`metric:s2-q1-k4`),
-    with the coordinates `factors` (the name), `squeeze`, `query`, `key_value` and `pooling`, the product of the last two."""
+    end), with cost.updates, cost.hours_seen and cost.seconds in proportion. `lengths`: a coordinate's name; one point for every length x
+    that the cell measured (`metric_x`). `factors`: one point for every choice of compression factors at which the cell was scored
+    (`metric:s2-q1-k4`), with the coordinates `factors` (the name), `squeeze`, `query`, `key_value` and `pooling`, the product of the
+    last two."""
 
     cells: str | list[str]
     also: dict[str, dict[str, str | float]] = Field(default_factory=dict)

@@ -154,7 +154,7 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
                     continue
                 point = {"cell": cell, "metric": role, "share": share, **captured, **length}
                 for key, m in spec.coordinates.items():
-                    grows = share if m in ("cost.updates", "cost.hours_seen") else 1.0
+                    grows = share if m in ("cost.updates", "cost.hours_seen", "cost.seconds") else 1.0
                     point[key] = float(extra[key][0]) * grows
                 points.append(point)
                 values.append(value)

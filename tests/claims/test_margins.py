@@ -43,6 +43,12 @@ CASES = [
     ({"kind": "spearman", "of": "y", "along": "x", "at_most": -0.9}, [curve([4, 3, 2, 1])], 1 / 9),
     ({"kind": "saturates", "of": "y", "along": "x", "share": 0.5}, [curve([16, 8, 4, 3])], -1e-9),
     ({"kind": "drops", "of": "y", "along": "x", "points": [1, 2, 3], "factor": 2}, [curve([7, 4, 3])], 0.25),
+    # both reach 4: y half way between its points, at 2, z at 4
+    (
+        {"kind": "sooner", "of": "y", "other": "z", "start": "s", "along": "x", "at_least": 3},
+        [curve([6, 2], x=[1, 3]), curve([7, 4, 4.5], "z", x=[1, 4, 5]), curve([8], "s")],
+        (4 / 2 - 3) / 2,
+    ),
     ({"kind": "ratio", "of": "y", "over": "z", "at_most": 0.9}, [curve([0.8]), curve([1.0], "z")], 1.0),
     ({"kind": "ratio", "of": "y", "at_least": 154.0, "at_most": 156.0}, [curve([155.0])], 1 / 156),
     ({"kind": "ratio", "of": "y", "over": "z", "at_most": 1, "strict": True}, [curve([2.0]), curve([2.0], "z")], -1e-9),
