@@ -13,7 +13,8 @@ from sslrepro.config import CellSettings, Profile
 
 # Share of the measured matmul rate that training reaches; small models reach less, as their layers do not fill the machine.
 EFFICIENCY = 0.35
-CELL_OVERHEAD = 8.0  # seconds: kernel, imports, scoring set-up
+CELL_OVERHEAD = 8.0  # seconds: kernel and imports
+SEED_OVERHEAD = 4.0  # seconds: scoring and writing
 BYTES_A_SECOND = 2 * 16_000  # PCM16 at 16 kHz
 
 
@@ -46,11 +47,20 @@ def plan_cell(study: str, name: str, cell: CellSettings, rate: float) -> CellPla
         hours = t.budget.amount * unit
     n = len(cell.seeds)
     flops = n * hours * flops_an_hour
-    disk = 4 * cost.params * (1 + len(t.snapshots) + 3 * t.keep_checkpoints)
+    kept = 0 if cell.measures_alone else 1 + len(t.snapshots) + 3 * t.keep_checkpoints * cell.is_trained
+    work = flops + n * _scoring_flops(cell, 6 * cost.macs / seconds * 3600)
     return CellPlan(
         study, name, cell.objective.name, n, float(cost.params), hours * 3600 / t.batch_seconds, n * hours, flops,
-        flops / (rate * EFFICIENCY) + CELL_OVERHEAD, n * disk / 1e6,
+        work / (rate * EFFICIENCY) + n * SEED_OVERHEAD + CELL_OVERHEAD, n * kept * 4 * cost.params / 1e6,
     )  # fmt: skip
+
+
+def _scoring_flops(cell: CellSettings, flops_an_hour: float) -> float:
+    """Of one seed: the fine-tunings, and the features that frozen probes learn from and are tested on, taken to be as many again."""
+    down, states = cell.downstream, 1 + len(cell.training.snapshots)
+    tuned = sum(share.updates * (states if share.snapshots else 1) for share in down.fine_tune.shares) * down.fine_tune.batch_seconds / 3600
+    probed = states * len(down.tasks) * 2 * down.train_hours / 3  # a forward pass is a third of an update
+    return (tuned + probed) * flops_an_hour
 
 
 def plan_profile(profile: Profile) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def show(plan: dict[str, Any]) -> str:
         f"{t['flops']:9.1e} {_time(t['seconds']):>8} {t['megabytes']:6.0f} MB"
     )
     rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in plan["matmul_flops_per_second"].items())
-    lines.append(f"Time: training at {EFFICIENCY:.0%} of this machine's matmul rate ({rates}), corpus, scoring and figures not counted.")
+    lines.append(f"Time: training at {EFFICIENCY:.0%} of this machine's matmul rate ({rates}), without corpus, measurements, figures.")
     return "\n".join(lines)
 
 
