@@ -33,3 +33,25 @@ def project(tmp_path, tiny_corpus_dir, monkeypatch) -> Path:
     place.mkdir(parents=True)
     (place / "corpus").symlink_to(tiny_corpus_dir)
     return tmp_path
+
+
+@pytest.fixture
+def key_sums():
+    """What a key's bias is known to. It adds the same to all of a softmax, so its gradient is a sum that comes to nothing but rounding.
+
+    A function of a peer about to run: by the bias's name, once the backward pass has run, the largest over channels of the sum over frames
+    of |gradient of a key|.
+    """
+
+    def watch(peer):
+        found = {}
+        for name, module in peer.named_modules():
+            if name.endswith("k_proj"):
+
+                def note(module, into, out, name=name) -> None:
+                    found[f"{name}.bias"] = out[0].abs().sum((0, 1)).max()
+
+                module.register_full_backward_hook(note)
+        return found
+
+    return watch

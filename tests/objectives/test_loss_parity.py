@@ -99,21 +99,20 @@ def make_totals(batch: Batch) -> Totals:
     return Totals(masked=sum(batch.host_masked_counts), frames=sum(batch.host_frames), micro_batches=1, progress=0.4, update=1_000)
 
 
-def compare_gradients(ours: torch.nn.Module, peer: torch.nn.Module, names: dict[str, str], scale: float, tolerance: dict) -> None:
-    """Every parameter's gradient, theirs times `scale`; None counts as zero.
-
-    The absolute tolerance is a share of the largest entry, and no less than a thousandth of the model's: a key's bias has no gradient but
-    rounding, because it adds the same to all of a softmax.
-    """
+def compare_gradients(
+    ours: torch.nn.Module, peer: torch.nn.Module, names: dict[str, str], scale: float, tolerance: dict, summed: dict[str, torch.Tensor]
+) -> None:
+    """Every parameter's gradient, theirs times `scale`; None counts as zero. The absolute tolerance is a share of the parameter's own
+    largest entry, or of what it sums (`key_sums`)."""
     parameters = dict(ours.named_parameters())
     theirs = dict(peer.named_parameters())
-    assert set(names) == set(theirs) and set(names.values()) == set(parameters)
-    least = 1e-3 * scale * max(parameter.grad.abs().max() for parameter in theirs.values() if parameter.grad is not None)
+    assert set(names) == set(theirs) and set(names.values()) == set(parameters) and len(summed) == 2  # layers
     for name, parameter in theirs.items():
         got = parameters[names[name]]
         got = torch.zeros_like(got) if got.grad is None else got.grad
         wanted = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad * scale
-        size = wanted.abs().max().clamp_min(least)
+        size = summed[name] * scale if name in summed else wanted.abs().max()
+        size = size if size > 0 else 1.0
         wanted = wanted.reshape(got.shape)
         torch.testing.assert_close(got / size, wanted / size, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
@@ -150,7 +149,7 @@ def gumbel(ours: Contrastive, batch: Batch):
 
 @DTYPES
 @pytest.mark.parametrize("training", [True, False], ids=["gumbel", "argmax"])
-def test_contrastive_is_transformers(dtype: torch.dtype, training: bool, keep_double, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contrastive_is_transformers(dtype: torch.dtype, training: bool, keep_double, key_sums, monkeypatch: pytest.MonkeyPatch) -> None:
     tolerance = TOLERANCE[dtype]
     ours, peer = contrastive_pair(dtype, training)
     batch = make_batch(ours.upstream, dtype, [12_345, 9_346, 5_344])
@@ -166,6 +165,7 @@ def test_contrastive_is_transformers(dtype: torch.dtype, training: bool, keep_do
     for row, count in enumerate(batch.host_masked_counts):
         sampled[row, batch.mask[row]] = places[row, :count]
     attention = (torch.arange(batch.waveforms.shape[1]) < batch.lengths[:, None]).long()
+    summed = key_sums(peer)
     theirs = peer(batch.waveforms, attention_mask=attention, mask_time_indices=batch.mask, sampled_negative_indices=sampled)
     got = ours(batch, totals)
 
@@ -184,7 +184,7 @@ def test_contrastive_is_transformers(dtype: torch.dtype, training: bool, keep_do
         torch.testing.assert_close(got.loss * masked, theirs.contrastive_loss, **tolerance)
         theirs.contrastive_loss.backward()
     got.loss.backward()
-    compare_gradients(ours, peer, peer_names(dict(ours.named_parameters()), CONTRASTIVE_RULES), 1 / masked, tolerance)
+    compare_gradients(ours, peer, peer_names(dict(ours.named_parameters()), CONTRASTIVE_RULES), 1 / masked, tolerance, summed)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["gumbel", "argmax"])
@@ -230,7 +230,7 @@ def hubert_pair(dtype: torch.dtype, feature_weight: float) -> tuple[MaskedPredic
 
 @DTYPES
 @pytest.mark.parametrize("padded", [True, False], ids=["padded", "whole"])
-def test_masked_prediction_is_torchaudio(dtype: torch.dtype, padded: bool, keep_double, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masked_prediction_is_torchaudio(dtype: torch.dtype, padded: bool, keep_double, key_sums, monkeypatch: pytest.MonkeyPatch) -> None:
     """Masked logits, loss and gradients; with the feature penalty where no row is padded (theirs counts padding frames)."""
     tolerance = TOLERANCE[dtype]
     ours, peer = hubert_pair(dtype, feature_weight=0.0 if padded else 10.0)
@@ -238,6 +238,7 @@ def test_masked_prediction_is_torchaudio(dtype: torch.dtype, padded: bool, keep_
     totals = make_totals(batch)
     keep_double(dtype)
     monkeypatch.setattr(components, "_compute_mask_indices", lambda *arguments, **more: batch.mask)
+    summed = key_sums(peer)
     logits, _, penalty = peer(batch.waveforms, batch.labels, batch.lengths if padded else None)
     wanted = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long), reduction="sum")  # theirs has the positive first
     got = ours(batch, totals)
@@ -259,7 +260,7 @@ def test_masked_prediction_is_torchaudio(dtype: torch.dtype, padded: bool, keep_
     torch.testing.assert_close(got.loss * totals.masked, wanted, **tolerance)
     wanted.backward()
     got.loss.backward()
-    compare_gradients(ours, peer, peer_names(dict(ours.named_parameters()), HUBERT_RULES), 1 / totals.masked, tolerance)
+    compare_gradients(ours, peer, peer_names(dict(ours.named_parameters()), HUBERT_RULES), 1 / totals.masked, tolerance, summed)
 
 
 def test_a_pre_training_folder_goes_on_with_its_heads(tmp_path) -> None:
