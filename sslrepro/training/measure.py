@@ -228,8 +228,7 @@ def _ctc_loss(model: CTCModel, waveforms: Tensor, seconds: float, seed: int) -> 
 
 
 def _objective_loss(objective: Objective, seconds: float, batch: int, seed: int, device: torch.device) -> Callable[[], Tensor]:
-    upstream, samples = objective.upstream, round(seconds * SAMPLE_RATE)
-    shapes = Shapes(upstream.frames, round(SAMPLE_RATE / upstream.frame_rate))
+    samples, shapes = round(seconds * SAMPLE_RATE), Shapes.of(objective)
     requests = [Request(row, 0, samples, (seed, "measure", row)) for row in range(batch)]
     held = collate(_Noise(seed), requests, objective.draws, shapes, _Labels(seed)).to(device)
     totals = Totals(max(sum(held.host_masked_counts), 1), sum(held.host_frames), 1, 0.5, 0, seed)

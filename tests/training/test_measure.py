@@ -35,7 +35,9 @@ def test_one_length_has_the_plain_name_and_several_carry_theirs(make_cell):
     assert set(measure.measured(module_of(two), two, 0)) == {f"cost.{name}" for name in wanted}
 
 
-@pytest.mark.parametrize("kind", ["contrastive", "masked_prediction", "none"])
+@pytest.mark.parametrize(
+    "kind", ["contrastive", "masked_prediction", "reconstruction", "regression", "cloned_regression", "random_projection", "none"]
+)
 def test_an_update_is_measured_for_every_objective_and_the_module_stays_as_it_was(make_cell, kind):
     settings = make_cell(kind, measure={**QUICK, "update": [1.0, 2.0], "batch": 2})
     module = module_of(settings)
