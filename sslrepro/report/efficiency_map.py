@@ -19,8 +19,8 @@ QUALITY = {"phone.accuracy": "phone error, frozen", "phone_ctc.per": "phone erro
 COSTS = {
     "params": "parameters of the encoder",
     "macs": "MACs a second of speech",
-    "rtf": "seconds of inference a second of speech",
-    "flops": "training FLOPs, labels and teachers included",
+    "rtf": "inference of a second of speech",
+    "flops": "training FLOPs, labels and teachers too",
 }
 
 

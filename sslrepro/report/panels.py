@@ -1,0 +1,42 @@
+"""What several of the survey's figures share: a row of panels, a figure that says why it is empty, the floors of a probe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sslrepro.report.efficiency_map import error
+
+
+def wide(folder: Path) -> pd.DataFrame:
+    """One row a (cell, seed), a column for each metric."""
+    table = pd.read_csv(folder / "metrics.csv")
+    return table.pivot_table(index=["cell", "seed"], columns="metric", values="value").reset_index()
+
+
+def panels(count: int, width: float) -> tuple[Figure, list[Axes]]:
+    figure, axes = plt.subplots(1, count, figsize=(width * count, 3.4), squeeze=False, layout="constrained")
+    return figure, list(axes[0])
+
+
+def nothing(figure: Figure, axis: Axes, why: str) -> Figure:
+    axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center")
+    axis.set_axis_off()
+    return done(figure)
+
+
+def done(figure: Figure) -> Figure:
+    plt.close(figure)
+    return figure
+
+
+def floors(axis: Axes, table: pd.DataFrame, metric: str) -> None:
+    """A dotted line, named, at each floor's mean error in per cent. table: `wide`'s."""
+    for cell, rows in table[table.cell.str.startswith("floor")].dropna(subset=metric).groupby("cell"):
+        value = 100 * error(metric, rows[metric]).mean()
+        axis.axhline(value, color="0.5", linestyle=":", linewidth=1)
+        axis.text(0.99, value, cell, transform=axis.get_yaxis_transform(), fontsize="small", color="0.4", ha="right", va="bottom")

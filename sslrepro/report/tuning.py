@@ -1,0 +1,79 @@
+"""Figures of fine-tuning: what a method of few weights costs and reads, and how it goes with less data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sslrepro.report.panels import done, nothing, panels, wide
+
+TUNED = r"^fine_tune_(?P<minutes>[\d.]+)min\.(?P<unit>wer|per|error)$"
+UNITS = {"wer": "word error rate", "per": "phone error rate", "error": "wrong keywords"}
+
+
+def tunings(folder: Path, task: str = "tune") -> pd.DataFrame:
+    """One row a (method, seed): trainable (share of full fine-tuning's), bytes, seconds, error (per cent) and its unit.
+
+    task: `tune` for the recognition of phones or words, `keyword` for the classification.
+    """
+    table = wide(folder)
+    table = (
+        table[table.cell.str.startswith(f"{task}-")].assign(method=lambda t: t.cell.str.removeprefix(f"{task}-")).dropna(axis=1, how="all")
+    )
+    if table.empty:
+        return table
+    names = pd.Series(table.columns).str.extract(TUNED).set_index(table.columns).dropna()
+    errors = table[names.index].bfill(axis=1).iloc[:, 0]
+    full = table[table.method == "full"].set_index("seed")["cost.trainable_params"]
+    return table.assign(
+        trainable=100 * table["cost.trainable_params"] / table.seed.map(full),
+        megabytes=table["cost.tuning_bytes"] / 1e6,
+        seconds=table["cost.tuning_seconds"],
+        error=100 * errors,
+        unit=UNITS[names["unit"].iloc[0]],
+    )[["method", "seed", "trainable", "megabytes", "seconds", "error", "unit"]]
+
+
+def draw_tunings(folder: Path, task: str = "tune") -> Figure:
+    """Error after fine-tuning against the share of weights that learn, the memory of a step, and the time of the run."""
+    table = tunings(folder, task)
+    if table.empty:
+        figure, axes = panels(1, 4.2)
+        return nothing(figure, axes[0], "this profile fine-tunes nothing" if task == "tune" else f"this profile tunes nothing on {task}s")
+    figure, axes = panels(3, 4.2)
+    columns = {
+        "trainable": "weights that learn, % of full",
+        "megabytes": "activations, gradients, optimizer, MB",
+        "seconds": "time of the run, s",
+    }
+    for axis, (column, label) in zip(axes, columns.items(), strict=True):
+        for method, rows in table.groupby("method"):
+            x, y = rows[column].mean(), rows["error"].mean()
+            axis.errorbar(x, y, rows["error"].std(ddof=0), fmt="o", capsize=3)
+            axis.annotate(method, (x, y), (5, 4), textcoords="offset points", fontsize="small")
+        axis.set(xlabel=label, ylabel=f"{table.unit.iloc[0]}, %")
+        axis.set_xscale("log" if column == "trainable" else "linear")
+        axis.margins(x=0.2, y=0.15)
+    return done(figure)
+
+
+def draw_data(folder: Path) -> Figure:
+    """Error after fine-tuning against the labels, a line for each amount of unlabelled speech (cells hours-<h>)."""
+    table = pd.read_csv(folder / "metrics.csv")
+    table = (
+        table.join(table.metric.str.extract(TUNED))
+        .join(table.cell.str.extract(r"^hours-(?P<hours>[\d.]+)$"))
+        .dropna(subset=["minutes", "hours"])
+    )
+    figure, axes = panels(1, 5.0)
+    if table.empty:
+        return nothing(figure, axes[0], "this profile varies no data")
+    table = table.assign(minutes=table.minutes.astype(float), hours=table.hours.astype(float), error=100 * table.value)
+    for hours, rows in table.groupby("hours"):
+        mean = rows.groupby("minutes").error.agg(["mean", "std"]).fillna(0.0)
+        axes[0].errorbar(mean.index, mean["mean"], mean["std"], marker="o", capsize=3, label=f"{hours:g} h")
+    axes[0].set(xscale="log", xlabel="minutes of labels", ylabel=f"{UNITS[table.unit.iloc[0]]}, %")
+    axes[0].legend(title="unlabelled", fontsize="small")
+    return done(figure)
