@@ -73,7 +73,7 @@ def published_fine_tunings() -> pd.DataFrame:
 def draw_against_batch(folder: Path, metrics: dict[str, str]) -> Figure:
     """What a larger batch gives at a fixed number of updates. metrics: name in the tables -> label. The last panel is the paper's."""
     ours = checkpoints(folder).query("share == 1")
-    figure, axes = _panels(len(metrics) + 1)
+    figure, axes = panels(len(metrics) + 1)
     for axis, (metric, label) in zip(axes, metrics.items(), strict=False):
         if metric in ours:
             sns.lineplot(ours, x="batch_seconds", y=metric, ax=axis, marker="o", errorbar=("sd", 1))
@@ -87,7 +87,7 @@ def draw_against_batch(folder: Path, metrics: dict[str, str]) -> Figure:
 
 def draw_labels(folder: Path) -> Figure:
     """Errors after fine-tuning against the batch, a colour for each share of the labels; dotted: from scratch, read greedily."""
-    figure, axes = _panels(2, width=5.2)
+    figure, axes = panels(2, width=5.2)
     for axis, title, table in zip(axes, ["ours", "published"], [fine_tunings(folder), published_fine_tunings()], strict=True):
         if table.empty:
             axis.text(0.5, 0.5, "this profile fine-tunes nothing", transform=axis.transAxes, ha="center")
@@ -110,7 +110,7 @@ def draw_labels(folder: Path) -> Figure:
 
 def draw_against_hours(folder: Path, metric: str, label: str) -> Figure:
     """Every batch and checkpoint over the hours seen: one curve, if quality follows hours. Left ours, right the paper's."""
-    figure, axes = _panels(2, width=5.2)
+    figure, axes = panels(2, width=5.2)
     ours = checkpoints(folder).query("share > 0").dropna(subset=metric)
     _by_batch(ours, metric, axes[0])
     _log(axes[0], "hours_seen", label, "ours")
@@ -129,7 +129,7 @@ def draw_dispersion(folder: Path) -> Figure:
     )
     paper = published("batch_size_gradient_dispersion").query("batch_seconds >= 150").set_axis(["batch", "at", "spread"], axis=1)
     paper["at"] /= 400_000
-    figure, axes = _panels(2)
+    figure, axes = panels(2)
     for axis, (title, start) in zip(axes, [("at the start", True), ("at the end", False)], strict=True):
         for who, table in (("ours", ours), ("published", paper)):
             mine = table[table["at"] == (0.0 if start else 1.0)].groupby("batch").spread.mean()
@@ -154,7 +154,7 @@ def draw_codes(folder: Path) -> Figure:
         "pretrain.valid_code_perplexity_1": "perplexity, codebook 1",
         "pretrain.codeword_cosine_1": "mean cosine of codewords, codebook 1",
     }
-    figure, axes = _panels(len(panels))
+    figure, axes = panels(len(panels))
     for axis, (metric, label) in zip(axes, panels.items(), strict=True):
         if metric in ours:
             sns.lineplot(ours, x="batch_seconds", y=metric, ax=axis, marker="o", errorbar=("sd", 1), label="ours")
@@ -175,27 +175,13 @@ def draw_rules(folder: Path) -> Figure:
     seconds = rule["batch_seconds"].fillna(main).astype(float)
     table = table.assign(rule=rule["rule"].fillna("sqrt"), batch_seconds=seconds).dropna(subset="batch_seconds")
     table = table[table.batch_seconds.isin(rule["batch_seconds"].dropna().astype(float)) | table.rule.ne("sqrt")]
-    figure, axes = _panels(1, width=5.0)
+    figure, axes = panels(1, width=5.0)
     if table.rule.nunique() < 2:
         axes[0].text(0.5, 0.5, "this profile runs one rule alone", transform=axes[0].transAxes, ha="center")
     else:
         sns.lineplot(table, x="batch_seconds", y="value", hue="rule", style="rule", markers=True, ax=axes[0], errorbar=("sd", 1))
     _log(axes[0], "batch_seconds", "validation loss, nats", "peak rate by rule")
     return _done(figure)
-
-
-def equal_hours(folder: Path, metric: str) -> pd.DataFrame:
-    """Mean of the metric where several batches have seen the same hours (within 1 %), and the relative spread there."""
-    means = checkpoints(folder).query("share > 0").groupby(["batch_seconds", "share"])[[metric, "hours_seen"]].mean().reset_index()
-    means = means.sort_values("hours_seen")
-    means["hours"] = (means.hours_seen.pct_change().fillna(1.0) > 0.01).cumsum()  # a new group where the next is over 1 % away
-    hours = means.groupby("hours").hours_seen.mean()
-    table = means.pivot_table(index="hours", columns="batch_seconds", values=metric)
-    table = table[table.notna().sum(axis=1) > 1]
-    spread = (table.max(axis=1) - table.min(axis=1)) / table.mean(axis=1)
-    table = table.rename(columns=lambda batch: f"{batch:g}").assign(**{"relative spread": spread})
-    table.index = [f"{hours[group]:.3g}" for group in table.index]
-    return table.rename_axis(columns="batch, seconds", index="hours seen")
 
 
 def _by_batch(table: pd.DataFrame, y: str, axis: Axes) -> None:
@@ -206,7 +192,8 @@ def _by_batch(table: pd.DataFrame, y: str, axis: Axes) -> None:
     axis.legend(handles, [f"{float(name):g}" for name in names], title="batch, s", fontsize="small")
 
 
-def _panels(count: int, width: float = 4.0) -> tuple[Figure, list[Axes]]:
+def panels(count: int, width: float = 4.0) -> tuple[Figure, list[Axes]]:
+    """So many panels side by side, each so many inches wide."""
     figure, axes = plt.subplots(1, count, figsize=(width * count, 3.4), squeeze=False, layout="constrained")
     return figure, list(axes[0])
 
