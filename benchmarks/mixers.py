@@ -2,9 +2,9 @@
 
     python -m benchmarks.mixers            # writes benchmarks/results/mixers-<machine>.json; a GPU where there is one, else one thread
 
-The floor is the longer of two times: the products' FLOPs (budget.mixers, exact backward included) at the best rate of a large matrix product
-in the same run, by torch's kernel or models.linear's, and the bytes that must be moved (input, output, weights and their gradients, once each) at the rate of a copy. Nothing else
-should run meanwhile.
+The floor is the longer of two times: the products' FLOPs (budget.mixers, exact backward included) at the best rate of a large matrix
+product in the same run, by torch's kernel or by models.linear's, and the bytes that must be moved (input, output, weights and their
+gradients, once each) at the rate of a copy. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
