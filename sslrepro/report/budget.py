@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from sslrepro.budget.figures import OBJECTIVES
 from sslrepro.budget.fits import Vertex, parametric_loss, u_curve
@@ -109,8 +112,13 @@ def draw_shares(folder: Path) -> Figure:
         return _nothing(figure, axis, "this profile runs no family with a free front end")
     best = table.groupby(["objective", "family"]).loss.transform(lambda values: values.groupby(table.size_pct).mean().min())
     table = table.assign(relative=table.loss / best)
-    sns.lineplot(table, x="cost.params", y="relative", hue="objective", style="family", markers=True, errorbar=("sd", 1), ax=axis)
-    axis.set(xscale="log", xlabel="parameters", ylabel="validation loss / its best")
+    table = table.assign(
+        objective=table.objective.replace(NAMES), family=table.family.map({"free": "free", "paper's share": "the paper's share"})
+    )
+    table = table.rename(columns={"family": "front end"})
+    sns.lineplot(table, x="size_pct", y="relative", hue="objective", style="front end", markers=True, errorbar=("sd", 1), ax=axis)
+    _sizes(axis)
+    axis.set(xlabel="size, % of Slim", ylabel="validation loss / its best")
     axis.legend(fontsize="small")
     return _done(figure)
 
@@ -122,14 +130,32 @@ def vertices(folder: Path, profile: Profile) -> pd.DataFrame:
     for (objective, budget), part in ours.dropna(subset="flops").groupby(["objective", "budget"]):
         for metric in METRICS:
             mine = part.dropna(subset=metric) if metric in part else part[:0]
-            if mine["cost.params"].nunique() >= 4:
-                vertex = u_curve(mine["cost.params"], mine[metric], seed=f"{objective} {budget} {metric}")
-                rows.append(_vertex_row("ours", objective, budget, metric, part.flops.median(), vertex))
+            if mine.size_pct.nunique() >= 4:
+                vertex = u_curve(mine.size_pct, mine[metric], seed=f"{objective} {budget} {metric}")
+                rows.append(_vertex_row("ours", objective, budget, metric, part.flops.median(), _in_parameters(vertex, mine)))
     for (objective, budget), part in size_sweep().groupby(["objective", "budget"]):
         for metric, (column, _) in METRICS.items():
             vertex = u_curve(part.params, part[column], seed=f"{objective} {budget} {column}")
             rows.append(_vertex_row("published", objective, budget, metric, part.flops.median(), vertex))
     return pd.DataFrame(rows)
+
+
+def _in_parameters(vertex: Vertex, runs: pd.DataFrame) -> Vertex:
+    """A vertex in per cent of Slim, as parameters of the same family, between its sizes log-log and beyond them by the nearest two.
+
+    A scaled family's front end holds most of its small members' parameters, so that a U that is even in per cent is not in parameters.
+    """
+    sizes = runs.groupby("size_pct")["cost.params"].mean().sort_index()
+    x, y = np.log(sizes.index.to_numpy(float)), np.log(sizes.to_numpy())
+
+    def parameters(per_cent: float) -> float:
+        if per_cent in (0.0, math.inf):  # an open end of an interval
+            return per_cent
+        at = min(max(int(np.searchsorted(x, math.log(per_cent))), 1), len(x) - 1)
+        slope = (y[at] - y[at - 1]) / (x[at] - x[at - 1])
+        return math.exp(y[at] + slope * (math.log(per_cent) - x[at]))
+
+    return replace(vertex, size=parameters(vertex.size), low=parameters(vertex.low), high=parameters(vertex.high))
 
 
 def _vertex_row(whose: str, objective: str, budget: str, metric: str, flops: float, vertex: Vertex) -> dict:
@@ -165,19 +191,23 @@ def draw_guideline(folder: Path, profile: Profile) -> Figure:
     markers = dict(zip(OBJECTIVES, "osD", strict=True))
     shift = {metric: 1.06 ** (i - 1) for i, metric in enumerate(METRICS)}  # so that intervals do not hide each other
     for row in closed.itertuples():
-        bars = [[row.size - row.low], [row.high - row.size]]
+        bars = [[(row.size - row.low) / 1e6], [(row.high - row.size) / 1e6]]
         style = {"color": colours[row.metric], "markerfacecolor": colours[row.metric] if row.whose == "ours" else "white", **EDGE}
-        axis.errorbar([row.flops * shift[row.metric]], [row.size], bars, fmt=markers[row.objective], **style)
+        axis.errorbar([row.flops * shift[row.metric]], [row.size / 1e6], bars, fmt=markers[row.objective], **style)
     medians = closed.groupby("whose")[["flops", "size"]].median()
     if len(medians) == 2:
         (low, high), (small, large) = medians["flops"].sort_values(), medians.sort_values("flops")["size"]
         power = np.log(large / small) / np.log(high / low)
-        axis.plot([low, high], [small, large], ":", color="0.4", label=f"budget to the power {power:.2f}")
+        axis.plot([low, high], [small / 1e6, large / 1e6], ":", color="0.4", label=f"budget to the power {power:.2f}")
     handles = [plt.Line2D([], [], color=colours[m], marker="o", linestyle="", label=METRICS[m][1]) for m in METRICS]
     handles += [plt.Line2D([], [], color="0.3", marker=markers[o], linestyle="", label=OBJECTIVES[o]) for o in OBJECTIVES]
     handles += [plt.Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="white", label="published", **EDGE)]
     axis.legend(handles=[*handles, *axis.get_legend_handles_labels()[0]], fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    axis.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="best size, parameters", title="what to train for a budget")
+    axis.set(
+        xscale="log", yscale="log", xlabel="training FLOPs", ylabel="best size, million parameters", title="what to train for a budget"
+    )
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    plain_ticks(axis.yaxis, *axis.get_ylim())
     return _done(figure)
 
 
@@ -190,11 +220,12 @@ def draw_shapes(folder: Path, profile: Profile) -> Figure:
     for axis, metric in zip(axes, metrics, strict=False):
         wide = pairs.pivot_table(index=["objective", "seed"], columns="shape", values=metric)
         wide = wide.dropna() if {"Slim", "Small"} <= set(wide.columns) else wide[:0]
-        for place, (objective, mine) in enumerate(wide.groupby("objective")):
+        for place, (_, mine) in enumerate(wide.groupby("objective")):
             for row in mine.itertuples():
                 axis.plot([place - 0.2, place + 0.2], [row.Slim, row.Small], "o-", color=f"C{place}", alpha=0.7)
-            axis.text(place, axis.get_ylim()[1], NAMES.get(objective, objective), ha="center", va="bottom", fontsize="small")
-        axis.set(xticks=[], xlabel="Slim (left) and Small (right), a line a seed", ylabel=METRICS[metric][1])
+        names = [NAMES.get(objective, objective) for objective in wide.index.unique("objective")]
+        axis.set_xticks(range(len(names)), names)
+        axis.set(xlabel="Slim (left) and Small (right), a line a seed", ylabel=METRICS[metric][1])
         if wide.empty:
             _nothing(figure, axis, "no pair in this profile")
     depths = depths.assign(layers=[profile.studies["budget"].cells[cell].model.encoder.layers for cell in depths.cell])
@@ -202,15 +233,16 @@ def draw_shapes(folder: Path, profile: Profile) -> Figure:
     depths = depths[depths.objective.isin(families[families > 2].index)]
     if depths.empty:
         return _nothing(figure, axes[-1], "no family of depths in this profile")
+    depths = depths.assign(objective=depths.objective.replace(NAMES))
     sns.lineplot(depths, x="layers", y="loss", hue="objective", marker="o", errorbar=("sd", 1), ax=axes[-1])
-    axes[-1].set(xlabel="layers, at equal parameters and FLOPs", ylabel="validation loss")
+    axes[-1].set(xlabel="layers, at equal parameters and FLOPs", ylabel="validation loss", xticks=sorted(depths.layers.unique()))
     return _done(figure)
 
 
 def draw_unique(folder: Path) -> Figure:
     """What fewer unique hours cost at a fixed number of updates; x is the share of the corpus, as hours of 960."""
     table = results(folder, UNIQUE)
-    metrics = [name for name in METRICS if name in table]
+    metrics = [name for name in METRICS if name in table and table[name].notna().any()]
     figure, axes = plt.subplots(1, max(len(metrics), 1), figsize=(4.2 * max(len(metrics), 1), 3.4), squeeze=False, layout="constrained")
     if table.empty:
         return _nothing(figure, axes[0, 0], "this profile varies no hours")
@@ -240,16 +272,19 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
     metrics = [name for name in ("content", "speaker") if name in table]
     figure, axes = plt.subplots(1, max(len(metrics), 1), figsize=(4.6 * max(len(metrics), 1), 3.4), squeeze=False, layout="constrained")
     for axis, metric in zip(axes[0], metrics, strict=True):
-        for place, (objective, mine) in enumerate(table.dropna(subset=["flops", metric]).groupby("objective")):
+        present = table.dropna(subset=["flops", metric])
+        for place, (objective, mine) in enumerate(present.groupby("objective")):
             mean, spread = mine[metric].mean(), mine[metric].std()
+            beside = 0.03 * place * present.flops.max()  # of one budget all: so that intervals do not hide each other
+            trained, whole = mine.flops.mean() + beside, mine.whole.mean() + beside
             style = {"color": f"C{place}", "capsize": 3}
-            axis.errorbar(
-                mine.flops.mean(), mean, 0 if np.isnan(spread) else spread, fmt="o", label=NAMES.get(objective, objective), **style
-            )
-            axis.plot([mine.flops.mean(), mine.whole.mean()], [mean, mean], ":", color=f"C{place}")
-            axis.plot(mine.whole.mean(), mean, "o", markerfacecolor="white", color=f"C{place}", **EDGE)
+            axis.errorbar(trained, mean, 0 if np.isnan(spread) else spread, fmt="o", label=NAMES.get(objective, objective), **style)
+            if whole > trained:
+                axis.plot([trained, whole], [mean, mean], ":", color=f"C{place}")
+                axis.plot(whole, mean, "o", markerfacecolor="white", color=f"C{place}", **EDGE)
         axis.set(xlabel="training FLOPs; hollow: labels too", ylabel=METRICS[metric][1])
-        axis.legend(fontsize="small")
+        axis.xaxis.set_major_formatter("{x:.2g}")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
     return _done(figure)
 
 

@@ -88,10 +88,13 @@ def draw_trade_off(folder: Path) -> Figure:
     mean = every[every.length == length].groupby(["choice", "squeeze", "query", "key_value"]).mean(numeric_only=True).reset_index()
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
     for axis, (column, scale, label) in zip(axes, (("seconds", 1e3, "time, ms"), ("gmacs", 1, "GMAC")), strict=True):
+        axis.set(xlabel=f"{label}, for {length:g} s of audio", xscale="log")
+        front = mean[pareto(mean[column].to_numpy(), mean.error.to_numpy())].sort_values(column)
+        axis.step(scale * front[column], front.error, where="post", color="0.5", linewidth=1, label="Pareto front", zorder=1)
         _points(axis, mean, column, scale)
         _references(axis, table, mean, column, scale)
-        axis.set(xlabel=f"{label}, for {length:g} s of audio", xscale="log")
         plain_ticks(axis.xaxis, *axis.get_xlim())
+        _names(axis, front.choice, scale * front[column], front.error)
     axes[0].set_ylabel(unit(table))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     plt.close(figure)
@@ -106,10 +109,16 @@ def _points(axis: Axes, mean: pd.DataFrame, column: str, scale: float) -> None:
             face = f"C{number}" if marker == "o" else "none"
             axis.scatter(scale * rows[column], rows.error, s=55, marker=marker, facecolors=face, edgecolors=f"C{number}",
                          label=f"squeeze {squeeze:g} {what}", zorder=3)  # fmt: skip
-    front = mean[pareto(mean[column].to_numpy(), mean.error.to_numpy())].sort_values(column)
-    axis.step(scale * front[column], front.error, where="post", color="0.5", linewidth=1, label="Pareto front", zorder=1)
-    for row in front.itertuples():
-        axis.annotate(row.choice, (scale * getattr(row, column), row.error), xytext=(4, 5), textcoords="offset points", fontsize=7)
+
+
+def _names(axis: Axes, names: pd.Series, x: pd.Series, y: pd.Series) -> None:
+    """Names beside points, but for those that would lie on a name before."""
+    taken: list[np.ndarray] = []
+    for name, point in zip(names, np.column_stack([x, y]), strict=True):
+        place = axis.transData.transform(point)
+        if all(abs(place[0] - x) > 60 or abs(place[1] - y) > 14 for x, y in taken):
+            taken.append(place)
+            axis.annotate(name, point, xytext=(4, 5), textcoords="offset points", fontsize=7)
 
 
 def _references(axis: Axes, table: pd.DataFrame, mean: pd.DataFrame, column: str, scale: float) -> None:
@@ -170,6 +179,7 @@ def draw_times(folder: Path) -> Figure:
                 axis.plot(line.length, line.seconds / line.length / batch, style, marker="o", color=f"C{number}", label=label)
         axis.set(xlabel="audio, s", title=_described(cell), xscale="log", yscale="log")
         plain_ticks(axis.xaxis, *axis.get_xlim())
+        axis.set_xticks(sorted(mean.length.unique()))
     plain_ticks(axes[0, 0].yaxis, *axes[0, 0].get_ylim())  # the panels share it
     axes[0, 0].set_ylabel("seconds of computing a second of audio")
     axes[0, 0].legend()

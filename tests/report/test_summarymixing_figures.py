@@ -37,3 +37,22 @@ def test_figures_have_a_line_a_mixer_and_say_what_is_not_there(folder):
     assert {"SummaryMixing", "attention, unfused", "FNet"} == {text.get_text() for text in axis.get_legend().get_texts()}
     empty = summarymixing.draw_quality(folder, {"phone_ctc.per": "phone error rate"}).axes[0]
     assert "scores nothing" in empty.texts[0].get_text()
+
+
+def test_costs_stand_over_attention_as_of_the_day_and_as_of_today(tmp_path):
+    rows = []
+    for seed in (0, 1):
+        for seconds in (20, 80):
+            for cell, time in (("bestrq-summarymixing", 1.0), ("bestrq-attention", seconds / 10), ("bestrq-fused", 2.0 + 2.0 * seed)):
+                rows.append(("summarymixing", cell, seed, f"cost.update_seconds_{seconds}", time))
+        rows.append(("summarymixing", "supervised-conformer-summarymixing", seed, "cost.peak_bytes", 3e9))
+        rows.append(("summarymixing", "supervised-conformer-attention", seed, "cost.peak_bytes", 4e9))
+    pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    table = summarymixing.conditions(tmp_path)
+    long = table.loc[("sm-08: BEST-RQ", "80")]
+    assert long["time, over attention of the papers' day"] == "0.12 [0.12, 0.12]"
+    assert long["time, over attention today"] == "0.38 [0.25, 0.50]"
+    assert table.loc[("sm-06: supervised", "")].to_list() == ["0.75 [0.75, 0.75]", "", ""]
+    assert list(table.index.get_level_values("seconds")) == ["", "20", "80"]
+    pd.DataFrame(rows[:0], columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    assert summarymixing.conditions(tmp_path).empty
