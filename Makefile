@@ -45,10 +45,10 @@ test: setup ## all tests: unit, parity, pipeline, and every notebook
 test-slow: setup ## every cell of the profile paper at its real size, one update each: minutes
 	@OMP_NUM_THREADS=2 python -m pytest -m slow tests
 
-test-interop: setup ## a SUPERB task by S3PRL itself, in an environment of its own (.s3prl, 7 GB)
+test-interop: setup ## a SUPERB task by S3PRL itself, in an environment of its own (.s3prl, 7 GB); cells on a real SLURM (as root)
 	@test -x .s3prl/bin/python || $(UV) venv --quiet --no-project --python .venv/bin/python .s3prl
 	@$(UV) pip sync --quiet --python .s3prl/bin/python --require-hashes tests/interop/s3prl.lock
-	@OMP_NUM_THREADS=1 python -m pytest tests/interop/superb.py
+	@OMP_NUM_THREADS=1 python -m pytest tests/interop/superb.py tests/pipeline/slurm.py
 
 bench: setup ## ours beside transformers, torchaudio and the floor: a table and benchmarks/results/ (ARGS="--models small" for a part)
 	@python -m benchmarks.engine $(ARGS)

@@ -64,6 +64,14 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument("--minutes", type=float, required=True, help="wall time after which to stop at a checkpoint")
     _json(sweep)
 
+    submit = verb("submit", "cells as jobs of a SLURM cluster, queued again from their checkpoints when their time is up", _submit)
+    submit.add_argument("study")
+    submit.add_argument("cells", nargs="*", metavar="CELL", help="default: all that are not finished")
+    _profile(submit)
+    submit.add_argument("--minutes", type=int, required=True, help="of one turn of a job")
+    submit.add_argument("--sbatch", action="append", default=[], metavar="NAME=VALUE", help="an option of sbatch; may be repeated")
+    submit.add_argument("--local", action="store_true", help="as processes on this machine instead")
+
     verify = verb("verify", "judge the claims: on our results, or on the papers' published numbers", _verify)
     verify.add_argument("--published", action="store_true", help="each claim's table must be replicated, its counter-table contradicted")
     verify.add_argument("--profile", default="quick", help="whose results (default: %(default)s)")
@@ -164,6 +172,18 @@ def _sweep(options: argparse.Namespace) -> int:
         if swept.left:
             print(f"left: {', '.join(swept.left)}; the same command goes on from there")
     return 1 if swept.failed else 0
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from sslrepro.pipeline import cluster, profile
+
+    experiment = profile.load(options.profile)
+    sbatch = cluster.options_of(options.sbatch)
+    jobs = cluster.submit(experiment, options.study, options.cells, options.minutes, sbatch, options.local)
+    for cell, job in jobs.items():
+        print(f"{job.job_id} {options.study}/{cell}")
+    print(f"{len(jobs)} submitted; cells that are finished are left out; logs: {cluster.logs()}", file=sys.stderr)
+    return 0
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -1,4 +1,5 @@
-"""The scoreboard in README.md, computed: `python -m sslrepro.report.readme` writes it anew, a test holds it to what it would write."""
+"""The scoreboard in README.md, computed: `python -m sslrepro.report.readme` writes it anew, and docs/scaling.md; tests hold both to what it
+would write."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from sslrepro.claims.scoreboard import scoreboard
 from sslrepro.claims.verdict import CONTRADICTED, REPLICATED
 from sslrepro.paths import results_dir, root
 from sslrepro.pipeline.scores import paper_count
+from sslrepro.report import scaling
 
 BEGIN, END = "<!-- scoreboard: python -m sslrepro.report.readme -->", "<!-- end of scoreboard -->"
 KEPT = ("laptop", "gpu")  # the profiles whose results are in git
@@ -50,3 +52,4 @@ def rewritten(readme: str) -> str:
 if __name__ == "__main__":
     page = root() / "README.md"
     page.write_text(rewritten(page.read_text(encoding="utf-8")), encoding="utf-8")
+    scaling.write()

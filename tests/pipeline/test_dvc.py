@@ -227,3 +227,55 @@ def test_two_cells_run_side_by_side(clean):
     both = [clean.start("dvc", "repro", "--single-item", cell) for cell in ("batch_size@b16", "budget@hubert-slim")]
     assert [run.wait(180) for run in both] == [0, 0]
     assert not CELLS & clean.changed()
+
+
+def cloned(origin: Copy, place: Path, shelf: Path) -> Copy:
+    """A fresh clone, as on another machine, that knows the remote."""
+    other = object.__new__(Copy)
+    other.folder, other.environment = place, origin.environment | {"PYTHONPATH": str(place)}
+    subprocess.run(["git", "clone", "-q", origin.folder, place], check=True)
+    other.run("dvc", "remote", "add", "--local", "-d", "shelf", str(shelf))
+    return other
+
+
+RUN = """
+from sslrepro.pipeline import profile, sweep
+asked = []
+def stop():
+    asked.append(True)
+    return len(asked) == {most}
+try:
+    sweep.run(profile.load("tiny"), "batch_size", "b16", stop)
+finally:
+    print(len(asked))
+"""
+
+
+def test_results_and_checkpoints_move_through_a_remote(clean, tmp_path):
+    """Here: pushed. On a second machine: a cell begun, stopped, its checkpoint pushed. On a third: all of it pulled, and gone on with."""
+    shelf = tmp_path / "shelf"
+    clean.run("dvc", "remote", "add", "--local", "-d", "shelf", str(shelf))
+    clean.run("dvc", "push")
+    second = cloned(clean, tmp_path / "second", shelf)
+    second.run("dvc", "pull", "corpus", "targets@mfcc")
+    assert not (second.folder / "runs").exists()
+    assert second.run("python", "-c", RUN.format(most=3), code=1).stdout == "3\n"
+    second.run("dvc", "add", ".work", "-o", "checkpoints")
+    second.run("dvc", "push", "checkpoints.dvc")
+    second.commit()
+
+    third = cloned(second, tmp_path / "third", shelf)
+    third.run("dvc", "pull")
+    made = {path.relative_to(clean.folder): path for path in (clean.folder / "runs").rglob("*") if path.is_file()}
+    assert len(made) > 8
+    for name, path in made.items():
+        assert (third.folder / name).read_bytes() == path.read_bytes(), name
+    assert third.changed() == set(), "what was pulled is not run again"
+    place = third.folder / "runs/tiny/batch_size/b16"
+    weights = (place / "0/model.safetensors").read_bytes()
+    shutil.rmtree(place)
+    shutil.copytree(third.folder / "checkpoints", third.folder / ".work", dirs_exist_ok=True)
+    went_on = int(third.run("python", "-c", RUN.format(most=0)).stdout)
+    updates = json.loads((place / "0/metrics.json").read_text())["cost.updates"]
+    assert went_on == updates - 3, "from the checkpoint"
+    assert (place / "0/model.safetensors").read_bytes() == weights
