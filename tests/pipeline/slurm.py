@@ -108,15 +108,15 @@ def output(job) -> str:
 
 
 def test_a_cell_outlives_its_time(slurm, project: Path) -> None:
-    """Turns of a minute, of which the last 25 s are for stopping; the same weights as of the cell that has all the time."""
+    """Turns of a minute, of which the last 12 s are for stopping; the same weights as of the cell that has all the time."""
     data = {"corpus": {"hours": 0.03, "voices": 6, "words": 100}}
     values = {"profile": "tiny", "data": data, "studies": {"budget": {"cells": {"short": CELL, "long": CELL}}}, "with_cells": ["budget"]}
     profile = parse(Profile, values, "test")
-    jobs = cluster.submit(profile, "budget", ["short"], 1, {}, warning=25) | cluster.submit(profile, "budget", ["long"], 60, {})
+    jobs = cluster.submit(profile, "budget", ["short"], 1, {}, warning=12) | cluster.submit(profile, "budget", ["long"], 60, {})
     for cell, job in jobs.items():
         until(job.paths.result_pickle.exists, 900, f"result of {cell}; it said {output(job)}")
         assert job.result() == str(cell_dir("tiny", "budget", cell))
     said = output(jobs["short"])
-    assert said.count("Starting with SlurmJobEnvironment") >= 2 and "timed-out" in said and "remaining timeouts" in said, said
+    assert said.count("Starting with JobEnvironment") >= 2 and "timed-out" in said and "remaining timeouts" in said, said
     short, long = (cell_dir("tiny", "budget", cell) / "0" / "model.safetensors" for cell in ("short", "long"))
     assert short.read_bytes() == long.read_bytes()

@@ -54,7 +54,7 @@ def test_a_job_asked_to_stop_goes_on_from_its_checkpoint(profile):
     for cell, job in jobs.items():
         assert job.result() == str(cell_dir("tiny", "budget", cell))
     said = jobs["broken"].stdout() + jobs["broken"].stderr()
-    assert "Requeued job" in said and said.count("Starting with LocalJobEnvironment") == 2
+    assert "Requeued job" in said and said.count("Starting with JobEnvironment") == 2
     broken, whole = (cell_dir("tiny", "budget", cell) / "0" / "model.safetensors" for cell in ("broken", "whole"))
     assert broken.read_bytes() == whole.read_bytes()
     assert cluster.submit(profile, "budget", ["whole"], 30, {}, local=True) == {}, "it is finished"

@@ -19,6 +19,10 @@ LIBRISPEECH = 281_241  # utterances of its 960 hours
 SAMPLES = 8 * 16_000  # of each
 
 
+def draws(key, frames: int) -> dict[str, np.ndarray]:
+    return {"mask": np.arange(frames) % 3 == 0}
+
+
 def corpus_of(utterances: int, folder: Path, layout: str = "files") -> Path:
     """A manifest of equally long utterances, one after the other in one file; no audio."""
     folder.mkdir()
@@ -35,7 +39,7 @@ def work(folder: Path, first: int, updates: int, monkeypatch) -> list[int]:
     settings = CellSettings()
     t = settings.training
     settings = settings.model_copy(update={"training": t.model_copy(update={"batch_seconds": 96.0, "micro_batch_seconds": 48.0})})
-    data = TrainingData(Corpus(folder), settings, 0, lambda key, frames: {}, Shapes(lambda n: n // 320, 320), None)
+    data = TrainingData(Corpus(folder), settings, 0, draws, Shapes(lambda n: n // 320, 320), None)
     counts, calls = [], [0]
 
     def count(frame, event, argument) -> None:
@@ -56,7 +60,7 @@ def work(folder: Path, first: int, updates: int, monkeypatch) -> list[int]:
 def test_an_update_of_a_large_corpus_is_as_much_work(tmp_path, monkeypatch):
     small = work(corpus_of(LIBRISPEECH // 100, tmp_path / "small"), 0, 64, monkeypatch)
     large = work(corpus_of(LIBRISPEECH, tmp_path / "large"), 0, 64, monkeypatch)
-    assert small == large
+    assert small[1:] == large[1:]  # the first one also imports and caches
 
 
 def test_an_update_is_as_much_work_anywhere_in_an_epoch(tmp_path, monkeypatch):
@@ -75,7 +79,8 @@ STREAM = """
     from sslrepro.data.corpus import Corpus
     from sslrepro.data.loading import Shapes, TrainingData
 
-    data = TrainingData(Corpus(Path(sys.argv[1])), CellSettings(), 0, lambda key, frames: {}, Shapes(lambda n: n // 320, 320), None)
+    draws = lambda key, frames: {"mask": np.arange(frames) % 3 == 0}
+    data = TrainingData(Corpus(Path(sys.argv[1])), CellSettings(), 0, draws, Shapes(lambda n: n // 320, 320), None)
     data[0]
     held = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData"))
     limit = held + int(sys.argv[2])
