@@ -22,7 +22,7 @@ CELL = {
     },
     "objective": {"name": "contrastive", "negatives": 4, "final_dim": 8, "quantizer": {"codes": 4, "dim": 8, "anneal_share": 0.5}},
     "training": {
-        "budget": {"unit": "updates", "amount": 300}, "batch_seconds": 8.0, "micro_batch_seconds": 8.0, "min_seconds": 0.5,
+        "budget": {"unit": "updates", "amount": 120}, "batch_seconds": 8.0, "micro_batch_seconds": 8.0, "min_seconds": 0.5,
         "checkpoint_seconds": 0.2,
     },
     "downstream": {"tasks": []},
