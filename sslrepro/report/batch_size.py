@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from sslrepro.claims.ledger import template
 from sslrepro.paths import root
@@ -206,7 +206,7 @@ def _log(axis: Axes, x: str, y: str, title: str) -> None:
 def plain_ticks(side: Axis, low: float, high: float) -> None:
     """1, 2, 5 on a logarithmic axis of up to two decades, more between on one of less than one, powers of ten beyond; as plain numbers."""
     between = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if high < 8 * low else (1.0, 2.0, 5.0) if high < 200 * low else (1.0,)
-    side.set_major_locator(LogLocator(subs=between, numticks=10))
+    side.set_major_locator(LogLocator(subs=between, numticks=10) if high > 1.6 * low else MaxNLocator(4))
     side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     side.set_minor_locator(NullLocator())
 

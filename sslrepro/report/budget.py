@@ -284,6 +284,8 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
                 axis.plot(whole, mean, "o", markerfacecolor="white", color=f"C{place}", **EDGE)
         axis.set(xlabel="training FLOPs; hollow: labels too", ylabel=METRICS[metric][1])
         axis.xaxis.set_major_formatter("{x:.2g}")
+        if present.empty:
+            _nothing(figure, axis, "no budget in FLOPs in this profile")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
     return _done(figure)
 
