@@ -10,7 +10,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
+
+from sslrepro.report.batch_size import plain_ticks
 
 MEASURED = r"^cost\.(?P<what>update_seconds|peak_bytes|mixer_seconds)_(?P<length>[\d.]+)$"
 REFERENCES = ("unfused", "attention")  # attention as of the papers' day, and as fused kernels have it
@@ -174,8 +176,4 @@ def _lines(axis: Axes, table: pd.DataFrame, label: str, log: bool = True) -> Non
     axis.set_xticks(lengths, [f"{length:g}" for length in lengths])
     axis.xaxis.set_minor_locator(NullLocator())
     if log and len(table):
-        axis.yaxis.set_major_locator(
-            LogLocator(subs=(1.0, 2.0, 5.0) if table.value.max() < 200 * table.value.min() else (1.0,), numticks=10)
-        )
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_minor_locator(NullLocator())
+        plain_ticks(axis.yaxis, *axis.get_ylim())
