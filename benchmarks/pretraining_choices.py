@@ -37,17 +37,17 @@ PROFILE = "laptop"
 # cell, its rates, and what of its own budget (of pre-training, else of the fine-tuning's updates) each run gets
 RUNS: dict[str, list[tuple[str, tuple[float, ...], float]]] = {
     "budget": [
-        ("hubert-size50", (4.2e-3, 8.5e-3, 1.7e-2), 1 / 3),
-        ("hubert-size1582", (1.75e-3, 3.5e-3, 7.0e-3), 1 / 3),
+        ("hubert-size50", (4.2e-3, 8.5e-3, 1.7e-2), 1.0),
+        ("hubert-size1582", (1.75e-3, 3.5e-3, 7.0e-3), 1.0),
         # the sizes between and below at the rule's rate: whether both ends are worse
-        ("hubert-size30", (1.2e-2,), 1 / 3),
-        ("hubert-slim", (6.9e-3,), 1 / 3),
-        ("hubert-size473", (4.2e-3,), 1 / 3),
-        ("wav2vec2-size1582", (3.5e-3, 7.0e-3), 1 / 3),
-        ("wav2vec2-slim", (6.9e-3, 1.4e-2), 1 / 3),
-        ("wav2vec2-size473", (4.2e-3,), 1 / 3),
-        ("wav2vec2-size50", (8.5e-3, 1.7e-2), 1 / 3),
-        ("wav2vec2-size30", (2.4e-2,), 1 / 3),
+        ("hubert-size30", (1.2e-2,), 1.0),
+        ("hubert-slim", (6.9e-3,), 1.0),
+        ("hubert-size473", (4.2e-3,), 1.0),
+        ("wav2vec2-size1582", (3.5e-3, 7.0e-3), 1.0),
+        ("wav2vec2-slim", (6.9e-3, 1.4e-2), 1.0),
+        ("wav2vec2-size473", (4.2e-3,), 1.0),
+        ("wav2vec2-size50", (8.5e-3, 1.7e-2), 1.0),
+        ("wav2vec2-size30", (1.2e-2, 2.4e-2), 1.0),
     ],
     "stochastic": [("stochastic", (3.5e-3, 7.0e-3, 2.0e-3), 0.5), ("fixed-s1", (3.5e-3,), 0.5)],
     "summarymixing": [
@@ -98,14 +98,9 @@ def _pre_trained(cell: CellSettings, corpus: Validation, rate: float, share: flo
         targets = Targets(targets_dir(PROFILE, named)) if named else None
         state = train(module, corpus, targets, cell, SEED, Path(folder), Progress("choices", None))
     valid = {name.removeprefix("valid."): value for _, _, name, value in state.history if name.startswith("valid.")}
-    return {
-        "budget": budget.amount,
-        "unit": budget.unit,
-        "updates": state.update,
-        "status": state.status,
-        "loss": valid.get("loss"),
-        "accuracy": valid.get("accuracy"),
-    }
+    names = [name for name in valid if name in ("loss", "accuracy") or name.startswith("code_perplexity")]
+    spent = {"budget": budget.amount, "unit": budget.unit, "updates": state.update, "status": state.status}
+    return spent | {name: valid[name] for name in names}
 
 
 def _from_scratch(cell: CellSettings, corpus: Validation, rate: float, share: float) -> dict[str, Any]:
