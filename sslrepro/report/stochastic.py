@@ -19,6 +19,7 @@ from sslrepro.config import Profile
 from sslrepro.report.batch_size import plain_ticks
 
 STUDY = "stochastic"
+TIMED = "time-b1"  # the same model: one utterance at a time, taken alone
 CHOICE = r":s(?P<squeeze>\d+)-q(?P<query>\d+)-k(?P<key_value>\d+)$"
 ERROR = re.compile(r"fine_tune_[\d.]+min\.(wer_clean|wer|per)")
 MEASURED = r"^cost\.inference_(?P<what>seconds|macs)_(?P<length>[\d.]+)(?::|$)"
@@ -49,24 +50,22 @@ def unit(table: pd.DataFrame) -> str:
 
 
 def lengths(table: pd.DataFrame) -> list[float]:
-    """Seconds of audio at which the stochastic cell was timed."""
-    return sorted(table[table.cell == STUDY].metric.str.extract(MEASURED).length.dropna().astype(float).unique())
+    """Seconds of audio at which the stochastic model was timed, one utterance at a time."""
+    return sorted(table[table.cell == TIMED].metric.str.extract(MEASURED).length.dropna().astype(float).unique())
 
 
-def choices(folder: Path, cell: str = STUDY) -> pd.DataFrame:
-    """One row a (seed, choice, length): squeeze, query, key_value, length (seconds of audio), seconds, gmacs, and the stochastic cell's
-    error in per cent."""
+def choices(folder: Path, cell: str = TIMED) -> pd.DataFrame:
+    """One row a (seed, choice, length): squeeze, query, key_value, length (seconds of audio), seconds and gmacs of the cell, and the
+    stochastic cell's error in per cent, of the same seed where every seed was timed."""
     table = read(folder)
     named = table[(table.cell == cell) & table.choice.notna()]
     keys = ["seed", "choice", "squeeze", "query", "key_value"]
     measured = named.join(named.metric.str.extract(MEASURED)).dropna(subset="length")
     wide = measured.pivot_table(index=[*keys, "length"], columns="what", values="value").reset_index()
     wide = wide.assign(length=wide.length.astype(float), gmacs=wide.macs / 1e9).drop(columns="macs")
-    own = table[(table.cell == STUDY) & (table.plain == error_name(table))]
-    errors = (
-        own.assign(error=100 * own.value).groupby("choice").error.mean() if cell != STUDY else own.set_index(["seed", "choice"]).value * 100
-    )
-    return wide.merge(errors.rename("error").reset_index(), on=["choice"] if cell != STUDY else ["seed", "choice"])
+    own = table[(table.cell == STUDY) & (table.plain == error_name(table))].assign(error=lambda rows: 100 * rows.value)
+    by = ["seed", "choice"] if set(own.seed) <= set(wide.seed) else ["choice"]
+    return wide.merge(own.groupby(by).error.mean().reset_index(), on=by)
 
 
 def at(table: pd.DataFrame) -> float:
@@ -166,7 +165,7 @@ def draw_by_factor(folder: Path) -> Figure:
 def draw_times(folder: Path) -> Figure:
     """Real-time factor against the length of the audio, by squeeze factor, in every setting that was timed; dotted: pooled most."""
     table = read(folder)
-    cells = [STUDY, *sorted(cell for cell in table.cell.unique() if THREADS.fullmatch(cell))]
+    cells = sorted((cell for cell in table.cell.unique() if THREADS.fullmatch(cell)), key=lambda cell: (cell != TIMED, cell))
     figure, axes = plt.subplots(1, len(cells), figsize=(4.2 * len(cells) + 1, 3.6), sharey=True, squeeze=False, layout="constrained")
     for axis, cell in zip(axes[0], cells, strict=True):
         mean = choices(folder, cell).groupby(["squeeze", "query", "key_value", "length"]).seconds.mean().reset_index()

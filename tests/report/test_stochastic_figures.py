@@ -22,8 +22,8 @@ def folder(tmp_path):
                 rows.append(("stochastic", seed, f"fine_tune_10min.per{choice}", 0.3 + 0.1 * squeeze + 0.02 * (pool - 1) + 0.01 * seed))
                 for length in (2, 10):
                     seconds = length / squeeze / 100 - 0.001 * (pool - 1)
-                    rows.append(("stochastic", seed, f"cost.inference_seconds_{length}{choice}", seconds))
-                    rows.append(("stochastic", seed, f"cost.inference_macs_{length}{choice}", 1e9 * length / squeeze))
+                    rows.append(("time-b1", seed, f"cost.inference_seconds_{length}{choice}", seconds))
+                    rows.append(("time-b1", seed, f"cost.inference_macs_{length}{choice}", 1e9 * length / squeeze))
                     rows.append(("time-t1-b8", seed, f"cost.inference_seconds_{length}{choice}", 8 * seconds))
                     rows.append(("time-t1-b8", seed, f"cost.inference_macs_{length}{choice}", 1e9 * length / squeeze))
         rows.append(("stochastic", seed, "fine_tune_10min.per", 0.4 + 0.01 * seed))
