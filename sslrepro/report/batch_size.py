@@ -149,13 +149,13 @@ def draw_dispersion(folder: Path) -> Figure:
 def draw_codes(folder: Path) -> Figure:
     """Use of the codebooks and how far their entries have moved, against the batch; published values where there are some."""
     ours = checkpoints(folder).query("share == 1")
-    panels = {
+    shown = {
         "pretrain.valid_accuracy": "contrastive accuracy",
         "pretrain.valid_code_perplexity_1": "perplexity, codebook 1",
         "pretrain.codeword_cosine_1": "mean cosine of codewords, codebook 1",
     }
-    figure, axes = panels(len(panels))
-    for axis, (metric, label) in zip(axes, panels.items(), strict=True):
+    figure, axes = panels(len(shown))
+    for axis, (metric, label) in zip(axes, shown.items(), strict=True):
         if metric in ours:
             sns.lineplot(ours, x="batch_seconds", y=metric, ax=axis, marker="o", errorbar=("sd", 1), label="ours")
         _log(axis, "batch_seconds", label, "")
