@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from sslrepro.config import Profile
@@ -38,23 +39,32 @@ def draw_curves(folder: Path) -> Figure:
     return figure
 
 
-def draw_cells(profile: Profile, study: str, curve: str = "valid.loss") -> Figure:
-    """One curve of every cell of a study over the hours of audio seen: mean over seeds, their range shaded. From the run folders."""
+def draw_cells(profile: Profile, study: str, curve: str = "loss") -> Figure:
+    """Every trained cell of a study over the hours of audio seen, a panel an objective (their losses do not compare): a line a seed in
+    training, points in validation. From the run folders."""
     use_style()
-    figure, axis = plt.subplots(figsize=(6, 3.8), layout="constrained")
-    levels: dict[float, str] = {}  # cells of one objective share a level
-    for cell in profile.studies[study].cells:
-        history = _history(sorted(cell_dir(profile.profile, study, cell).glob("*/history.csv")))
-        over = history[history["metric"] == curve].groupby("hours_seen")["value"].agg(["mean", "min", "max"])
-        (line,) = axis.plot(over.index, over["mean"], marker="o", label=cell)
-        axis.fill_between(over.index, over["min"], over["max"], color=line.get_color(), alpha=0.2, linewidth=0)
-        chance = chance_of(cell_dir(profile.profile, study, cell)).get(curve.rpartition(".")[2])
+    panels: dict[str, list[str]] = {}
+    for name, cell in profile.studies[study].cells.items():
+        if cell.is_trained:
+            panels.setdefault(cell.objective.name, []).append(name)
+    most = max(map(len, panels.values()))
+    figure, axes = plt.subplots(len(panels), 1, figsize=(8.5, sum(max(2.6, 0.19 * len(cells) + 0.8) for cells in panels.values())),
+                                height_ratios=[max(2.6, 0.19 * len(cells) + 0.8) for cells in panels.values()],
+                                squeeze=False, layout="constrained")  # fmt: skip
+    for axis, (objective, cells) in zip(axes[:, 0], panels.items(), strict=True):
+        for cell, colour in zip(cells, sns.color_palette("husl" if most > 10 else None, len(cells)), strict=True):
+            folder = cell_dir(profile.profile, study, cell)
+            history = _history(sorted(folder.glob("*/history.csv")))
+            for split, style in (("train", "-"), ("valid", ".")):
+                for number, (_, line) in enumerate(history[history["metric"] == f"{split}.{curve}"].groupby("run")):
+                    label = cell if split == "train" and number == 0 else None
+                    axis.plot(line["hours_seen"], line["value"], style, color=colour, linewidth=0.8, label=label)
+        chance = chance_of(folder).get(curve)
         if chance is not None:
-            levels[chance] = line.get_color()
-    for place, (chance, colour) in enumerate(levels.items()):
-        axis.axhline(chance, color=colour if len(levels) > 1 else "0.4", linestyle="--", linewidth=1, label=None if place else "chance")
-    axis.set(xlabel="hours of audio seen", ylabel=curve.replace(".", " "))
-    axis.legend(title="cell")
+            axis.axhline(chance, color="0.4", linestyle="--", linewidth=1, label="chance")
+        axis.set(title=objective.replace("_", " "), ylabel=curve.replace("_", " "))
+        axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize="x-small", borderaxespad=0.0)
+    axes[-1, 0].set_xlabel("hours of audio seen")
     plt.close(figure)
     return figure
 
