@@ -202,7 +202,7 @@ def test_regression_by_hand(tiny_corpus_dir):
     upstream = objective.eval().upstream
     hidden = upstream(batch.waveforms, batch.lengths, mask=batch.mask)
     unmasked = upstream.proj(hidden.normed)
-    states, _ = objective.teacher(unmasked, hidden.padding, [True, True])
+    states, *_ = objective.teacher(unmasked, hidden.padding, [True, True])
     last = objective.teacher.layers[1]
     middle = states[1] + last.mixer(last.mixer_norm(states[1]), hidden.padding)
     block = last.feed_forward(last.feed_forward_norm(middle))[0]  # before the residual
