@@ -18,7 +18,7 @@ from sslrepro.config import Profile, parse
 from sslrepro.paths import cell_dir
 from sslrepro.pipeline import cluster
 
-NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "sinfo", "scontrol")
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "sinfo", "squeue", "scontrol", "scancel")
 CELL = {
     "seeds": [0],
     "input": "artifacts/tiny/corpus",
@@ -97,6 +97,8 @@ def slurm(tmp_path, monkeypatch):
         idle = ["sinfo", "--noheader", "--format=%T"]
         until(lambda: "idle" in subprocess.run(idle, capture_output=True, text=True).stdout, 60, "idle node")
         yield place
+        subprocess.run(["scancel", "--user=root"], check=True)
+        until(lambda: not subprocess.run(["squeue", "--noheader"], capture_output=True).stdout, 60, "end of the jobs")
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()
