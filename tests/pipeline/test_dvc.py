@@ -270,7 +270,9 @@ def test_results_and_checkpoints_move_through_a_remote(clean, tmp_path):
     assert len(made) > 8
     for name, path in made.items():
         assert (third.folder / name).read_bytes() == path.read_bytes(), name
-    assert third.changed() == set(), "what was pulled is not run again"
+    # results/ is git's where it is kept, and this profile's is not: figures and verdicts are made again, no cell is
+    again = {stage for stage in third.changed() if not stage.startswith("study@")}
+    assert again <= {"scoreboard", "report"}, "what was pulled is not run again"
     place = third.folder / "runs/tiny/batch_size/b16"
     weights = (place / "0/model.safetensors").read_bytes()
     shutil.rmtree(place)
