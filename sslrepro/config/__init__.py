@@ -6,7 +6,7 @@ the chosen profile written out in full (`sslrepro.pipeline.profile`).
 
 from sslrepro.config.base import Settings, parse, read_yaml, settings_hash
 from sslrepro.config.cell import CellSettings, MeasureSettings, Profile, StudySettings
-from sslrepro.config.data import AugmentSettings, CellData, CorpusSettings, DataSettings, Range, TargetSettings
+from sslrepro.config.data import AugmentSettings, CellData, CorpusSettings, DataSettings, LanguageSettings, Range, TargetSettings
 from sslrepro.config.downstream import (
     AdaLoRATuning,
     AdapterTuning,

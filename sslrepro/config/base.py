@@ -17,7 +17,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def distinct(values: list[int]) -> list[int]:
+def distinct(values: list) -> list:
     if len(set(values)) < len(values):
         raise ValueError(f"a value occurs twice in {values}")
     return values

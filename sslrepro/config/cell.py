@@ -78,6 +78,12 @@ class CellSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _one_language(self) -> CellSettings:
+        if self.downstream.fine_tune.lm is not None and len(self.data.languages or []) > 1:
+            raise ValueError("downstream.fine_tune.lm: a language model is of one language, and data.languages names several")
+        return self
+
+    @model_validator(mode="after")
     def _measurable(self) -> CellSettings:
         if self.measure and self.model.encoder is None and (self.measure.encoder or self.measure.update or self.measure.mixer):
             raise ValueError("measure: model.encoder is null: of a front end alone only `inference` can be measured")

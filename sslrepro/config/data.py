@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from sslrepro.config.base import Positive, PositiveFloat, Settings, Share, ascending
+from sslrepro.config.base import Positive, PositiveFloat, Settings, Share, ascending, distinct
+
+
+class LanguageSettings(Settings):
+    """A further language of the embedded corpus: its own words, as its spelling has them (data.language), in the corpus's voices."""
+
+    voice: Literal["de", "es"]  # as eSpeak NG names it; the language's name in `languages` of cells and targets
+    hours: PositiveFloat
+    words: Positive = 250
 
 
 class CorpusSettings(Settings):
@@ -16,6 +24,14 @@ class CorpusSettings(Settings):
     voices: Positive = 48
     words: Positive = 250
     seed: int = 1
+    languages: list[LanguageSettings] = []  # besides English, "en", whose part of the corpus is the same with and without them
+
+    @model_validator(mode="after")
+    def _once(self) -> CorpusSettings:
+        voices = [language.voice for language in self.languages]
+        if len(set(voices)) < len(voices):
+            raise ValueError(f"languages: a voice occurs twice in {voices}")
+        return self
 
 
 class DataSettings(Settings):
@@ -23,6 +39,7 @@ class DataSettings(Settings):
     corpus: CorpusSettings = CorpusSettings()
 
 
+Languages = Annotated[list[str], Field(min_length=1), AfterValidator(distinct)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(ascending)]
 
 
@@ -41,9 +58,10 @@ class AugmentSettings(Settings):
 
 
 class CellData(Settings):
-    """Which part of the training split a cell sees."""
+    """Which part of the corpus a cell sees."""
 
-    hours: PositiveFloat | None = None  # nested subsets; null: all
+    languages: Languages | None = None  # trained on, validated on and scored on; null: the corpus's first
+    hours: PositiveFloat | None = None  # of the training split, of each language; nested subsets; null: all
     fixed_speakers: bool = False  # the subset keeps every speaker
     augment: AugmentSettings = AugmentSettings()
 
@@ -58,3 +76,4 @@ class TargetSettings(Settings):
     layer: int | None = None
     clusters: Positive = 100
     fit_hours: PositiveFloat = 1.0
+    languages: Languages | None = None  # the k-means is fitted on these together and labels these alone; null: the corpus's first

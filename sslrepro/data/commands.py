@@ -69,6 +69,9 @@ def data_prepare(data: DataSettings, folder: Path) -> dict:
     info = json.loads((Path(folder) / "corpus.json").read_text(encoding="utf-8"))
     for reason, part in info["left_out"].items():
         print(f"left out: {part['count']} x {reason}; such as {part['examples'][0]}", file=sys.stderr)
-    for split, part in info["splits"].items():
-        print(f"{split}: {part['utterances']} utterances, {part['hours']:.2f} hours, {part['speakers']} speakers", file=sys.stderr)
+    languages = info["languages"] if len(info["languages"]) > 1 else {"": info["splits"]}
+    for name, splits in languages.items():
+        for split, part in splits.items():
+            said = f"{part['utterances']} utterances, {part['hours']:.2f} hours, {part['speakers']} speakers"
+            print(f"{' '.join(filter(None, (name, split)))}: {said}", file=sys.stderr)
     return info

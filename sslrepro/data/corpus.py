@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sslrepro.data.audio import read_audio
+from sslrepro.data.writer import LANGUAGE
 from sslrepro.draws import key64
 from sslrepro.errors import UserError
 
@@ -18,21 +20,36 @@ _TABLE = {"sep": "\t", "quoting": 3, "keep_default_na": False, "encoding": "utf-
 
 
 class Corpus:
-    """`.utterances` is the manifest in its order, with an integer index that every method below speaks of. Safe to use from threads."""
+    """`.utterances` is the manifest in its order, with an integer index that every method below speaks of. Safe to use from threads.
 
-    def __init__(self, folder: Path) -> None:
+    Where the corpus has several languages, splits, subsets and trials are those of `languages` (None: the first), in the corpus's order.
+    Raises UserError for a language that it does not have.
+    """
+
+    def __init__(self, folder: Path, languages: Sequence[str] | None = None) -> None:
         self.folder = Path(folder)
         for name in ("corpus.json", "manifest.tsv"):
             if not (self.folder / name).is_file():
                 raise UserError(f"{self.folder} is not a corpus folder: it has no {name}; make it with `sslrepro data prepare`")
         self.info: dict = json.loads((self.folder / "corpus.json").read_text(encoding="utf-8"))
         kinds = {"split": "category", "speaker": "category", "intent": "category", "keyword": "category"}
-        kinds |= {"utterance": str, "path": str, "text": str, "start": np.int64, "frames": np.int64}
+        kinds |= {"utterance": str, "path": str, "text": str, "start": np.int64, "frames": np.int64, LANGUAGE: "category"}
         self.utterances: pd.DataFrame = pd.read_csv(self.folder / "manifest.tsv", dtype=kinds, **_TABLE)
         columns = (self.utterances[name].to_numpy() for name in ("utterance", "path", "start", "frames"))
         self._names, self._paths, self._starts, self._frames = columns  # not as rows of Python's own: a long manifest would be held twice
         self._root = (self.folder / self.info["audio_root"]).resolve()
         self._shards: dict[str, np.ndarray] = {}
+        self.languages = self._chosen(languages)
+        self._seen = self.utterances[LANGUAGE].isin(self.languages).to_numpy() if LANGUAGE in self.utterances else None
+
+    def _chosen(self, languages: Sequence[str] | None) -> list[str]:
+        """The names asked for, in the corpus's order. A corpus that does not know its one language has none."""
+        there = list(self.info.get("languages", []))
+        unknown = [name for name in languages or [] if name not in there]
+        if unknown:
+            has = f"it has: {', '.join(there)}" if there else "it does not name the language that it is in"
+            raise UserError(f"{self.folder}: the corpus has no language {unknown[0]!r}; {has}")
+        return there[:1] if languages is None else [name for name in there if name in languages]
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -41,6 +58,11 @@ class Corpus:
     def durations(self) -> np.ndarray:
         """(utterances,) float64 seconds."""
         return self.utterances["frames"].to_numpy() / SAMPLE_RATE
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Index of all utterances of the chosen languages."""
+        return np.arange(len(self)) if self._seen is None else np.flatnonzero(self._seen)
 
     def name(self, index: int) -> str:
         """The utterance's own name, unique in the corpus: what its random choices are keyed by."""
@@ -52,7 +74,8 @@ class Corpus:
 
     def split(self, name: str) -> pd.DataFrame:
         """The utterances of `train`, `valid` or `test`, with their index."""
-        return self.utterances[self.utterances["split"] == name]
+        wanted = (self.utterances["split"] == name).to_numpy()
+        return self.utterances[wanted if self._seen is None else wanted & self._seen]
 
     def audio(self, index: int, start: int = 0, frames: int | None = None) -> np.ndarray:
         """(samples,) float32 of utterance `index`, from `start` samples after its beginning, at most `frames`."""
@@ -72,23 +95,32 @@ class Corpus:
         return self._shards[path]
 
     def subset(self, hours: float | None, fixed_speakers: bool = False) -> np.ndarray:
-        """Index of the training utterances that make up `hours`; a smaller subset is part of any larger one. None: all.
+        """Index of the training utterances that make up `hours` of each language; a smaller subset is part of any larger one. None: all.
 
         By default speakers are added one after another, as collections grow; with `fixed_speakers` every speaker is kept and says
         less. Either way the order is drawn from the names alone. Raises UserError if the split has fewer hours.
         """
-        order = self._nested[fixed_speakers]
+        return np.sort(np.concatenate([self._first(order[fixed_speakers], hours) for order in self._nested]))
+
+    def _first(self, order: np.ndarray, hours: float | None) -> np.ndarray:
+        """The beginning of an order that makes up `hours`."""
         if hours is None:
-            return np.sort(order)
+            return order
         reached = np.cumsum(self.durations[order]) / 3600
         if not len(order) or reached[-1] < hours * 0.999:
             have = reached[-1] if len(order) else 0.0
             raise UserError(f"{self.folder}: {hours} hours of training audio were asked for, there are {have:.2f}")
-        return np.sort(order[: int(np.searchsorted(reached, hours * (1 - 1e-9))) + 1])
+        return order[: int(np.searchsorted(reached, hours * (1 - 1e-9))) + 1]
 
     @cached_property
-    def _nested(self) -> dict[bool, np.ndarray]:
+    def _nested(self) -> list[dict[bool, np.ndarray]]:
+        """The orders in which each language's training utterances are taken: {fixed_speakers: index}."""
         train = self.split("train")
+        several = len(self.languages) > 1
+        return [self._orders(train[train[LANGUAGE] == name] if several else train) for name in self.languages or [""]]
+
+    @staticmethod
+    def _orders(train: pd.DataFrame) -> dict[bool, np.ndarray]:
         speakers = train["speaker"].astype(str).to_numpy()
         place = {speaker: key64("subset", speaker) for speaker in np.unique(speakers)}
         keys = pd.DataFrame({"speaker": [place[speaker] for speaker in speakers]}, index=train.index)
@@ -105,7 +137,10 @@ class Corpus:
     def trials(self, split: str) -> pd.DataFrame:
         """`split left right same` of one split."""
         table = self._table("trials", {"split": "category"})
-        return table[table["split"] == split].reset_index(drop=True)
+        wanted = table["split"] == split
+        if self._seen is not None:
+            wanted &= table["left"].isin(set(self._names[self._seen]))
+        return table[wanted].reset_index(drop=True)
 
     def _table(self, name: str, kinds: dict) -> pd.DataFrame:
         return pd.read_csv(self.folder / f"{name}.tsv", dtype=kinds, **_TABLE)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from sslrepro.data.audio import LONGEST, SAMPLE_RATE, BadAudio, find_audio, in_parallel, read_header
 from sslrepro.data.transcripts import libri_speaker, normalise, read_transcripts
-from sslrepro.data.writer import ALIGNMENT, MANIFEST, SPLITS, summary, trials, whole, write_json, write_tsv
+from sslrepro.data.writer import ALIGNMENT, LANGUAGE, MANIFEST, SPLITS, by_language, summary, trials, whole, write_json, write_tsv
 from sslrepro.draws import key64
 from sslrepro.errors import UserError
 
@@ -45,7 +45,7 @@ class _LeftOut:
 
 def prepare(root: Path, folder: Path) -> None:
     """Writes the corpus folder of `root`: a folder of audio, or a manifest (TSV with a `path` column, relative to its own folder,
-    and any other columns of docs/schemas.md).
+    and any other columns of docs/schemas.md; with `language` on every line it may hold several).
 
     Unreadable, empty, truncated and too short files are left out and counted in corpus.json, stereo is averaged and other rates are
     resampled when read, files longer than LONGEST are cut (and lose their transcript). Raises UserError when nothing is left.
@@ -65,11 +65,10 @@ def prepare(root: Path, folder: Path) -> None:
     if table.empty:
         reasons = "; ".join(f"{n} {reason}" for reason, n in left_out.counts.items())
         raise UserError(f"data.root: {root} holds no usable audio{f' ({reasons})' if reasons else ''}")
-    table = _hold_out(table)
-    table["order"] = table["split"].map({split: i for i, split in enumerate(SPLITS)})
-    table = table.sort_values(["order", "utterance"], kind="stable").reset_index(drop=True)
+    parts = list(by_language(table).values()) if LANGUAGE in table else [table]
+    table = pd.concat([_ordered(_hold_out(part.copy())) for part in parts], ignore_index=True)
     with whole(folder) as place:
-        write_tsv(table[MANIFEST], place / "manifest.tsv")
+        write_tsv(table[[*MANIFEST, *([LANGUAGE] if LANGUAGE in table else [])]], place / "manifest.tsv")
         write_tsv(pd.DataFrame(columns=ALIGNMENT), place / "alignment.tsv")
         write_tsv(trials(table[table["speaker"] != ""]), place / "trials.tsv")
         info = summary(table, [], str(base), "files", left_out.counts, left_out.examples, source=str(root))
@@ -154,6 +153,12 @@ def _join(speech: list[tuple[float, float]], length: float) -> list[tuple[float,
     return joined
 
 
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """Training, validation, test, each by name."""
+    order = table["split"].map({split: i for i, split in enumerate(SPLITS)})
+    return table.assign(order=order).sort_values(["order", "utterance"], kind="stable").drop(columns="order")
+
+
 def _hold_out(table: pd.DataFrame) -> pd.DataFrame:
     """Gives rows without a split to training, and the splits that are missing to the first speakers, or files, by hash."""
     table["split"] = table["split"].replace("", "train")
@@ -196,9 +201,11 @@ def _from_manifest(file: Path, left_out: _LeftOut) -> pd.DataFrame:
             continue
         name = line.get("utterance") or f"{Path(line['path']).with_suffix('').as_posix()}{f'#{start}' if start else ''}"
         known = [line.get(key, "") for key in ("split", "speaker")]
-        labels = [line.get(key, "") for key in ("intent", "keyword")]
+        labels = [line.get(key, "") for key in ("intent", "keyword", *([LANGUAGE] if LANGUAGE in given else []))]
+        if LANGUAGE in given and not labels[-1]:
+            raise UserError(f"{file}, line {number}: no language; with a column `{LANGUAGE}` every line must name its own")
         rows.append((name, *known, line["path"], start, frames, normalise(line.get("text", "")), *labels))
-    table = pd.DataFrame(rows, columns=MANIFEST)
+    table = pd.DataFrame(rows, columns=[*MANIFEST, *([LANGUAGE] if LANGUAGE in given else [])])
     twice = table["utterance"][table["utterance"].duplicated()]
     if len(twice):
         raise UserError(f"data.root: {file}: utterance {twice.iloc[0]!r} occurs more than once")

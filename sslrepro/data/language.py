@@ -3,7 +3,8 @@
 A sentence is FRAME VERB DET [ADJECTIVE] NOUN [PREPOSITION DET NOUN] [ADVERB], with one KEYWORD at any boundary between these parts.
 Frame word and verb group together give the intent, so neither word alone tells it. Words within a class follow Zipf's law; each word
 prefers a few successors, the determiner agrees with its noun, and the verb chooses its preposition: what is masked can be guessed
-from what is around it. Everything is a function of (number of words, seed).
+from what is around it. Languages differ in their words, which are spelled as their speakers would read them; the grammar is one.
+Everything is a function of (number of words, seed, language).
 """
 
 from __future__ import annotations
@@ -21,9 +22,25 @@ INTENTS = FRAMES * VERB_GROUPS
 MINIMUM_WORDS = 100
 PREFERRED, OTHER = 6, 0.03  # successors that a word prefers, and the weight of all others relative to them
 
-_ONSETS = [*"bdfghjklmnprstvwz", "sh", "ch", "th", "st", "tr", "pl", "br", "gr", "fl", "sn", "dr"]
-_VOWELS = [*"aeiou", "ee", "oo", "ai", "ow"]
-_CODAS = ["", "", "n", "l", "r", "s", "t", "k", "m", "nd", "sk", "lt"]
+FIRST = "en"
+# onsets, vowels and codas of a syllable, in letters, by language: its name is eSpeak NG's voice
+SPELLINGS = {
+    "en": (
+        [*"bdfghjklmnprstvwz", "sh", "ch", "th", "st", "tr", "pl", "br", "gr", "fl", "sn", "dr"],
+        [*"aeiou", "ee", "oo", "ai", "ow"],
+        ["", "", "n", "l", "r", "s", "t", "k", "m", "nd", "sk", "lt"],
+    ),
+    "de": (
+        [*"bdfghklmnprtwz", "sch", "schw", "pf", "kn", "st", "sp", "tr", "kr", "gl", "zw", "pfl"],
+        [*"aeiouäöü", "ie", "ei", "eu", "au", "üh", "öh"],
+        ["", "", "n", "l", "r", "s", "t", "ch", "cht", "nk", "rz", "tz"],
+    ),
+    "es": (
+        [*"bdfjlmnñprstyz", "ll", "ch", "tr", "pl", "br", "gr", "fl", "pr"],
+        [*"aeiou", "ie", "ue", "ai"],
+        ["", "", "", "n", "l", "r", "s", "z", "d"],
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -34,13 +51,13 @@ class Sentence:
 
 
 class Language:
-    """`words` words in all, drawn from `seed`. Raises UserError below MINIMUM_WORDS words."""
+    """`words` words in all, drawn from `seed`, of a language of SPELLINGS. Raises UserError below MINIMUM_WORDS words."""
 
-    def __init__(self, words: int = 250, seed: int = 1) -> None:
+    def __init__(self, words: int = 250, seed: int = 1, language: str = FIRST) -> None:
         if words < MINIMUM_WORDS:
             raise UserError(f"data.corpus.words is {words}: the generated language needs at least {MINIMUM_WORDS}")
         self.seed = seed
-        spelled = _spell(words, seed)
+        spelled = _spell(words, seed, language)
         sizes = {
             "determiner": DETERMINERS,
             "frame": FRAMES,
@@ -111,16 +128,17 @@ class Language:
         return self._ranks[kind, word]
 
 
-def _spell(count: int, seed: int) -> list[str]:
-    """Distinct made-up words of one to three syllables in the letters a-z, short ones first."""
-    generator = numpy_generator("language", seed, "spelling")
+def _spell(count: int, seed: int, language: str) -> list[str]:
+    """Distinct made-up words of one to three syllables in lower-case letters, short ones first."""
+    onsets, vowels, codas = SPELLINGS[language]
+    generator = numpy_generator("language", seed, *([] if language == FIRST else [language]), "spelling")
     words: dict[str, int] = {}
     while len(words) < count:
         syllables = int(np.searchsorted(np.cumsum([0.2, 0.6]), len(words) / count, side="right")) + 1
         word = ""
         for last in [*[False] * (syllables - 1), True]:
-            coda = _CODAS[int(generator.integers(len(_CODAS)))] if last else ""
-            word += _ONSETS[int(generator.integers(len(_ONSETS)))] + _VOWELS[int(generator.integers(len(_VOWELS)))] + coda
+            coda = codas[int(generator.integers(len(codas)))] if last else ""
+            word += onsets[int(generator.integers(len(onsets)))] + vowels[int(generator.integers(len(vowels)))] + coda
         if len(word) >= 3:
             words.setdefault(word, syllables)
     return list(words)

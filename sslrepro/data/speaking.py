@@ -57,10 +57,8 @@ def speak_voice(job: dict, language: Language, synthesizer: Synthesizer, folder:
             name = f"{speaker}-{number:05d}"
             phones = [(_at(start, said.rate, offset), _at(end, said.rate, offset), label, word) for start, end, label, word in said.phones]
             alignment += [f"{name}\t{tier}\t{a}\t{b}\t{label}\n" for tier, a, b, label in _tiers(phones, sentence, len(audio))]
-            manifest.append(
-                f"{name}\t{split}\t{speaker}\taudio/{speaker}.wav\t{position}\t{len(audio)}"
-                f"\t{sentence.text}\t{sentence.intent}\t{sentence.keyword}\n"
-            )
+            fields = [name, split, speaker, f"audio/{speaker}.wav", position, len(audio), sentence.text, sentence.intent, sentence.keyword]
+            manifest.append("\t".join(map(str, fields + ([job["language"]] if job["column"] else []))) + "\n")
             shard.write(audio)
             position += len(audio)
     for part, lines in (("manifest", manifest), ("alignment", alignment)):
@@ -131,9 +129,12 @@ def _tiers(phones: list[tuple[int, int, str, int]], sentence: Sentence, length: 
 
 def main() -> None:
     request = json.load(sys.stdin)
-    language, synthesizer = Language(request["words"], request["seed"]), Synthesizer()
+    synthesizer, languages = Synthesizer(), {}
     for job in request["jobs"]:
-        print(json.dumps(speak_voice(job, language, synthesizer, Path(request["folder"]))), flush=True)
+        name = job["language"]
+        if name not in languages:
+            languages[name] = Language(job["words"], job["seed"], name)
+        print(json.dumps(speak_voice(job, languages[name], synthesizer, Path(request["folder"]))), flush=True)
 
 
 if __name__ == "__main__":

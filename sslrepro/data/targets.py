@@ -47,6 +47,8 @@ class Targets:
         the model has a frame more than the labels.
         """
         mine = self._labels[self._offsets[index] : self._offsets[index + 1]]
+        if not len(mine):
+            raise UserError(f"utterance {index} has no labels: these targets are of {', '.join(self.info['languages'])} alone")
         step = self.info["step"]
         places = ((start + np.arange(frames) * frame_step) // step).astype(np.int64)
         return np.asarray(mine[np.minimum(places, len(mine) - 1)], dtype=np.int64)
@@ -72,11 +74,12 @@ def log_mels(waveform: np.ndarray) -> np.ndarray:
 
 
 def build_targets(profile: Profile, name: str) -> Path:
-    """Fit the k-means of `profile.targets[name]` on `fit_hours` of training speech, streaming, and label every utterance of every split."""
+    """Fit the k-means of `profile.targets[name]` on `fit_hours` of training speech of its languages, streaming, and label their utterances
+    of every split. Those of other languages get no labels."""
     from sklearn.cluster import MiniBatchKMeans
 
     settings = profile.targets[name]
-    corpus = Corpus(corpus_dir(profile.profile))
+    corpus = Corpus(corpus_dir(profile.profile), settings.languages)
     features, step, teacher, teacher_flops = _source(profile, settings)
     rows = _fit_rows(corpus, settings)
     kmeans = MiniBatchKMeans(settings.clusters, n_init=5, random_state=key64("kmeans", settings.seed) % 2**32, compute_labels=False)
@@ -85,9 +88,10 @@ def build_targets(profile: Profile, name: str) -> Path:
         for chunk in _chunks(in_order(lambda row: features(corpus.audio(row)), rows), at_least=max(FRAMES_A_STEP, settings.clusters)):
             kmeans.partial_fit(chunk)
             fitted += len(chunk)
-        everything = range(len(corpus.utterances))
-        labels = list(in_order(lambda row: kmeans.predict(features(corpus.audio(row))).astype(np.uint16), everything))
-    offsets = np.cumsum([0] + [len(part) for part in labels])
+        labels = list(in_order(lambda row: kmeans.predict(features(corpus.audio(row))).astype(np.uint16), corpus.rows))
+    lengths = np.zeros(len(corpus), dtype=np.int64)
+    lengths[corpus.rows] = [len(part) for part in labels]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
     counts = np.bincount(np.concatenate(labels), minlength=settings.clusters)
     share = counts[counts > 0] / counts.sum()
     info = {
@@ -98,7 +102,8 @@ def build_targets(profile: Profile, name: str) -> Path:
         "step": step,
         "fit_frames": fitted,
         "labelled_frames": int(offsets[-1]),
-        "setup_flops": label_flops(settings, float(corpus.durations.sum()) / 3600, teacher, trained_flops=teacher_flops),
+        "languages": corpus.languages,
+        "setup_flops": label_flops(settings, float(corpus.durations[corpus.rows].sum()) / 3600, teacher, trained_flops=teacher_flops),
     }
     if info["clusters_used"] < max(2, settings.clusters // 10):
         raise UserError(

@@ -19,6 +19,7 @@ from sslrepro.errors import UserError
 SAMPLE_RATE = 16000
 SPLITS = ("train", "valid", "test")
 MANIFEST = ["utterance", "split", "speaker", "path", "start", "frames", "text", "intent", "keyword"]
+LANGUAGE = "language"  # the manifest's last column, where there is more than one
 ALIGNMENT = ["utterance", "tier", "start", "end", "label"]
 TRIALS = ["split", "left", "right", "same"]
 TRIAL_PAIRS = 2000  # of each kind, same and different, at most
@@ -52,10 +53,13 @@ def write_tsv(table: pd.DataFrame, path: Path) -> None:
 
 
 def trials(utterances: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
-    """Verification trials of the held-out splits: as many pairs of one speaker as of two, up to TRIAL_PAIRS each.
+    """Verification trials of the held-out splits: as many pairs of one speaker as of two, up to TRIAL_PAIRS each. No pair is of two
+    languages.
 
     A split with fewer than two speakers, or where nobody speaks twice, has none.
     """
+    if LANGUAGE in utterances:
+        return pd.concat([trials(part.drop(columns=LANGUAGE), seed) for part in by_language(utterances).values()], ignore_index=True)
     rows: list[tuple[str, str, str, int]] = []
     for split in ("valid", "test"):
         part = utterances[utterances["split"] == split].reset_index(drop=True)
@@ -84,6 +88,24 @@ def trials(utterances: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=TRIALS)
 
 
+def by_language(utterances: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The part of each language, in the order in which they first occur."""
+    return {str(name): utterances[utterances[LANGUAGE] == name] for name in utterances[LANGUAGE].unique()}
+
+
+def _counts(utterances: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Utterances, hours and speakers of each split."""
+    parts = {split: utterances[utterances["split"] == split] for split in SPLITS}
+    return {
+        split: {
+            "utterances": len(part),
+            "hours": round(float(part["frames"].sum()) / SAMPLE_RATE / 3600, 6),
+            "speakers": int(part["speaker"].nunique()),
+        }
+        for split, part in parts.items()
+    }
+
+
 def summary(
     utterances: pd.DataFrame,
     labels: Iterable[tuple[str, str]],
@@ -91,25 +113,21 @@ def summary(
     layout: str,
     left_out: Counter[str],
     examples: dict[str, list[str]],
+    language: str = "",
     **more,
 ) -> dict:
-    """What goes into corpus.json. `labels` are (tier, label) pairs of the alignment; `layout` is `shards` or `files`."""
+    """What goes into corpus.json. `labels` are (tier, label) pairs of the alignment; `layout` is `shards` or `files`; `language` is the
+    name of all utterances' language, where it is known and the table has no such column."""
     tiers: dict[str, set[str]] = {"phone": set(), "word": set()}
     for tier, label in labels:
         tiers[tier].add(label)
-    by_split = {}
-    for split in SPLITS:
-        part = utterances[utterances["split"] == split]
-        by_split[split] = {
-            "utterances": len(part),
-            "hours": round(float(part["frames"].sum()) / SAMPLE_RATE / 3600, 6),
-            "speakers": int(part["speaker"].nunique()),
-        }
+    languages = by_language(utterances) if LANGUAGE in utterances else {language: utterances} if language else {}
     return {
         "sample_rate": SAMPLE_RATE,
         "audio_root": audio_root,
         "layout": layout,
-        "splits": by_split,
+        "splits": _counts(utterances),
+        "languages": {name: _counts(part) for name, part in languages.items()},
         "left_out": {reason: {"count": n, "examples": examples[reason][:5]} for reason, n in sorted(left_out.items())},
         "phones": sorted(tiers["phone"]),
         "words": sorted(tiers["word"]),

@@ -73,7 +73,8 @@ class ClonedRegression(Regression):
         decoded = self.decoder(canvas.scatter(1, places, encoded)[:, :size], wide)
 
         at, count = covered
-        at, valid = at.to(device), (torch.arange(at.shape[1]) < count[:, None]).to(device)
+        valid = (torch.arange(at.shape[1]) < count[:, None]).to(device, non_blocking=True)
+        at = at.to(device, non_blocking=True)
         predicted = take_frames(decoded, at)
         distance = regression_terms(predicted, take_frames(targets.repeat_interleave(clones, 0), at)) * valid
         with torch.no_grad():
@@ -97,16 +98,16 @@ class ClonedRegression(Regression):
             mask = torch.zeros(x.shape[:2], dtype=torch.bool)
             for row, line in enumerate(masks):
                 mask[row, : len(line)] = torch.from_numpy(line)
-            x = x + encoder.position(padding.zero(x.masked_fill(mask.to(x.device)[..., None], 0.0)), padding)
+            x = x + encoder.position(padding.zero(x.masked_fill(mask.to(x.device, non_blocking=True)[..., None], 0.0)), padding)
         x = encoder.dropout(x if encoder.pre else encoder.norm(x))
         places, count = hidden
         inner = Padding.of(count.tolist(), places.shape[1], x.device)
-        x = inner.zero(take_frames(x, places.to(x.device)))
+        x = inner.zero(take_frames(x, places.to(x.device, non_blocking=True)))
         keep = [True] * len(encoder.layers) if layer_keep is None else layer_keep.tolist()
         for layer, kept in zip(encoder.layers, keep, strict=True):
             x = layer(x, inner) if kept else x
         beyond = torch.arange(places.shape[1]) >= count[:, None]
-        return encoder.norm(x) if encoder.pre else x, places.masked_fill(beyond, padding.size).to(x.device)
+        return encoder.norm(x) if encoder.pre else x, places.masked_fill(beyond, padding.size).to(x.device, non_blocking=True)
 
 
 def clone_masks(settings: ClonedRegressionSettings, key: Key, frames: int) -> list[np.ndarray]:

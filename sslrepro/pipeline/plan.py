@@ -74,7 +74,8 @@ def plan_profile(profile: Profile) -> dict[str, Any]:
         for study, block in profile.studies.items()
         for name, cell in block.cells.items()
     ]
-    corpus = 0.0 if profile.data.root else profile.data.corpus.hours * 1.25 * 3600 * BYTES_A_SECOND / 1e6
+    spoken = [profile.data.corpus, *profile.data.corpus.languages]
+    corpus = 0.0 if profile.data.root else sum(part.hours for part in spoken) * 1.25 * 3600 * BYTES_A_SECOND / 1e6
     totals = {
         "cells": len(cells),
         "updates": sum(c.updates * c.seeds for c in cells),

@@ -163,4 +163,7 @@ def _targets_are_current(profile: Profile, name: str) -> bool:
     if not path.exists() or path.stat().st_mtime < corpus.stat().st_mtime:
         return False
     info = json.loads(path.read_text(encoding="utf-8"))
-    return all(info[key] == getattr(profile.targets[name], key) for key in ("source", "clusters"))
+    settings = profile.targets[name]
+    if settings.languages is not None and set(info.get("languages", [])) != set(settings.languages):
+        return False
+    return all(info[key] == getattr(settings, key) for key in ("source", "clusters"))

@@ -48,8 +48,8 @@ def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], 
     Raises UserError for a name that does not exist, CellFailed when a seed ended badly (its evidence is in the run folder all the same).
     """
     settings = find_cell(profile, study, cell)
-    corpus = Corpus(corpus_dir(profile.profile))
-    _check(settings, corpus)
+    corpus = Corpus(corpus_dir(profile.profile), settings.data.languages)
+    _check(profile, settings, corpus)
     work, final = work_dir(profile.profile, study, cell), cell_dir(profile.profile, study, cell)
     identity = identity_of(profile, settings)
     fabric = fabric_for(settings)
@@ -74,7 +74,7 @@ def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], 
     return final
 
 
-def _check(settings: CellSettings, corpus: Corpus) -> None:
+def _check(profile: Profile, settings: CellSettings, corpus: Corpus) -> None:
     """What would only be found after the training is found before it."""
     for task in settings.downstream.tasks:
         find_task(task)
@@ -82,6 +82,14 @@ def _check(settings: CellSettings, corpus: Corpus) -> None:
         raise UserError(
             f"{corpus.folder}: the corpus has no validation utterances; give it a dev-* folder, or more files or speakers to hold out"
         )
+    named = getattr(settings.objective, "targets", None)
+    if named and settings.is_trained:
+        labelled = Targets(targets_dir(profile.profile, named)).info.get("languages", corpus.languages)
+        if not set(corpus.languages) <= set(labelled):
+            raise UserError(
+                f"targets {named} are of {', '.join(labelled)}, and the cell's data.languages are {', '.join(corpus.languages)}: "
+                f"name the same under targets.{named}.languages"
+            )
 
 
 def others_of(settings: CellSettings) -> list[str]:
