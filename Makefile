@@ -1,7 +1,8 @@
 # `make help` lists what there is. Everything runs from .venv, which `make setup` builds from requirements.lock.
 SHELL := /bin/sh
 PROFILE ?= quick
-JOBS ?= 1
+# quick and laptop are of two cores, a cell on each; elsewhere a cell takes the whole machine unless told otherwise
+JOBS ?= $(if $(filter quick laptop,$(PROFILE)),2,1)
 BIN := $(CURDIR)/.venv/bin
 UV := .uv/bin/uv
 SYNC := --python .venv/bin/python --require-hashes requirements.lock
@@ -33,10 +34,9 @@ install:
 	@$(UV) pip install --quiet --python .venv/bin/python --no-deps --offline --editable .
 	@cat $(LOCKS) | cksum > .venv/built-from
 
-repro: setup ## the pipeline on PROFILE (quick), JOBS=N stages at a time; FORCE=1 overwrites a params.yaml edited by hand
+repro: setup ## the pipeline on PROFILE (quick), JOBS=N cells side by side; FORCE=1 overwrites a params.yaml edited by hand
 	@python -m sslrepro.pipeline.profile write $(PROFILE) $(if $(FORCE),--force)
-	@test "$(JOBS)" = 1 || python -m sslrepro.pipeline.jobs $(PROFILE) $(JOBS)
-	@dvc repro
+	@if test "$(JOBS)" = 1; then dvc repro; else python -m sslrepro.pipeline.jobs $(PROFILE) $(JOBS); fi
 	@python -m sslrepro.pipeline.profile where
 
 test: setup ## all tests: unit, parity, pipeline, and every notebook

@@ -1,14 +1,16 @@
-"""Stages side by side, for `make repro JOBS=N`: a device each, longest first. DVC itself runs one stage at a time.
+"""The pipeline with its cells side by side, for `make repro JOBS=N`: a device each, longest first. DVC itself runs one stage at a time.
 
     python -m sslrepro.pipeline.jobs PROFILE N
 
 Each job is `dvc repro --single-item STAGE` in a process of its own; DVC's locks keep them apart. A stage that fails stops only those that
-read what it makes. The scoreboard and the report, which read everything, are left to `dvc repro`.
+read what it makes. A cell that measures time runs alone, when nothing else is left to run. What DVC finds up to date is not started, and
+the scoreboard and the report, which read everything, are made by `dvc repro` in the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from sslrepro.config import Profile
@@ -35,6 +37,7 @@ class Job:
     stage: str
     needs: tuple[str, ...] = ()  # stages
     seconds: float = 0.0  # as `sslrepro plan` estimates; what others wait for goes first
+    alone: bool = False  # it measures: nothing may run beside it
 
 
 @dataclass
@@ -56,9 +59,25 @@ def jobs_of(experiment: Profile) -> list[Job]:
             named = getattr(cell.objective, "targets", None)
             needs = ["sources", "corpus"] + ([f"targets@{named}"] if named else [])
             needs += [other.replace("/", "@") for other in others_of(cell)]
-            jobs.append(Job(stage, tuple(needs), seconds[stage]))
+            jobs.append(Job(stage, tuple(needs), seconds[stage], alone=cell.measure is not None))
         jobs.append(Job(f"study@{study}", tuple(stages)))
     return jobs
+
+
+def outdated(jobs: list[Job], changed: set[str]) -> list[Job]:
+    """The jobs that `dvc status` calls changed, and those that read what they make; without their needs that are up to date."""
+    stages = set(changed)
+    while more := {job.stage for job in jobs if stages & set(job.needs)} - stages:
+        stages |= more
+    return [replace(job, needs=tuple(need for need in job.needs if need in stages)) for job in jobs if job.stage in stages]
+
+
+def changed_stages() -> set[str]:
+    """What DVC would run, by what has changed so far."""
+    told = subprocess.run(["dvc", "--wait-for-lock", "status", "--json"], cwd=root(), capture_output=True, text=True)
+    if told.returncode:
+        raise UserError(f"dvc status failed: {told.stderr.strip() or told.stdout.strip()}")
+    return set(json.loads(told.stdout))
 
 
 def dvc(stage: str) -> list[str]:
@@ -91,7 +110,7 @@ def run(jobs: list[Job], slots: int, command: Callable[[str], list[str]] = dvc) 
                     (done.failed if process.returncode else done.finished).append(job.stage)
                     print(f"{job.stage}: {'failed' if process.returncode else 'done'}", file=sys.stderr, flush=True)
             for slot in set(range(slots)) - running.keys():
-                job = next((job for job in waiting if set(job.needs) <= set(done.finished)), None)
+                job = _next(waiting, set(done.finished), [job for job, _ in running.values()])
                 if job is not None:
                     waiting.remove(job)  # a session of its own: the terminal's Ctrl-C reaches us alone, and we stop all of the job
                     environment = os.environ | shares[slot]
@@ -105,6 +124,15 @@ def run(jobs: list[Job], slots: int, command: Callable[[str], list[str]] = dvc) 
         _end([process for _, process in running.values()])
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _next(waiting: list[Job], finished: set[str], running: list[Job]) -> Job | None:
+    """The first whose needs are met; one that runs alone only where nothing else runs or could."""
+    ready = [job for job in waiting if set(job.needs) <= finished]
+    together = [job for job in ready if not job.alone]
+    if any(job.alone for job in running):
+        return None
+    return together[0] if together else ready[0] if ready and not running else None
 
 
 def _end(processes: list[subprocess.Popen]) -> None:
@@ -126,7 +154,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.jobs < 1:
             raise UserError(f"JOBS={options.jobs}: at least 1")
-        done = run(jobs_of(profile.load(options.profile)), options.jobs)
+        changed = changed_stages()
+        if not changed:
+            print("Data and pipelines are up to date.")
+            return 0
+        done = run(outdated(jobs_of(profile.load(options.profile)), changed), options.jobs)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -135,7 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     if done.failed:
         print(f"failed: {', '.join(done.failed)}; not run, as they need them: {', '.join(done.left) or 'none'}", file=sys.stderr)
-    return 1 if done.failed else 0
+        return 1
+    return subprocess.run(["dvc", "repro"], cwd=root()).returncode
 
 
 if __name__ == "__main__":

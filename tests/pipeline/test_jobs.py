@@ -14,7 +14,7 @@ import yaml
 
 from sslrepro.config import TargetSettings, parse
 from sslrepro.pipeline import jobs as pipeline
-from sslrepro.pipeline.jobs import Done, Job, environments, jobs_of, run
+from sslrepro.pipeline.jobs import Done, Job, environments, jobs_of, outdated, run
 from sslrepro.pipeline.profile import expand, load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,6 +60,25 @@ def test_so_many_run_at_a_time(log):
         others = [s for s in began if s != stage and began[s]["at"] <= row["at"] < ended[s]["at"]]
         assert len(others) <= 1
     assert began["b"]["at"] < ended["a"]["at"] and began["a"]["at"] < ended["b"]["at"], "side by side"
+
+
+def test_what_measures_runs_alone_and_last(log):
+    given = [Job("timed", seconds=9, alone=True), Job("timed too", alone=True), Job("a", seconds=5), Job("b", ("a",), 1)]
+    given.append(Job("study", ("b", "timed")))
+    done = run(given, 2, fake(log, 0.3))
+    assert sorted(done.finished) == sorted(job.stage for job in given)
+    began, ended = events(log), events(log, ended=True)
+    assert began["timed"]["at"] > max(ended["a"]["at"], ended["b"]["at"])
+    for stage in ("timed", "timed too"):
+        for other in began.keys() - {stage}:
+            assert ended[other]["at"] <= began[stage]["at"] or began[other]["at"] >= ended[stage]["at"], (stage, other)
+
+
+def test_what_is_up_to_date_is_not_started():
+    jobs = [Job("corpus"), Job("a", ("corpus",)), Job("b", ("corpus", "a")), Job("c", ("corpus",)), Job("study", ("a", "b", "c"))]
+    assert outdated(jobs, {"a"}) == [Job("a"), Job("b", ("a",)), Job("study", ("a", "b"))]
+    assert [job.stage for job in outdated(jobs, {"corpus", "report"})] == ["corpus", "a", "b", "c", "study"]
+    assert outdated(jobs, {"scoreboard"}) == []
 
 
 def test_each_has_its_share_of_the_machine(log, monkeypatch):
