@@ -59,6 +59,7 @@ def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], 
         folder = work / str(seed)
         if fabric.is_global_zero:
             _claim(folder, identity, label)
+            _take_over(final / str(seed), folder, identity)
         if decided(fabric, not (folder / "metrics.json").exists()):
             _run_seed(profile, settings, corpus, seed, folder, label, identity, should_stop)
         if not fabric.is_global_zero:
@@ -98,12 +99,19 @@ def others_of(settings: CellSettings) -> list[str]:
 
 
 def identity_of(profile: Profile, settings: CellSettings) -> dict[str, str]:
-    """What makes a run this run: settings, code, corpus, the settings of the cells that it needs, and the machine that it measures."""
-    identity = {"settings": settings_hash(settings), "code": code_hash(), "corpus": settings_hash(profile.data)}
-    others = [settings_hash(find_cell(profile, *other.split("/", 1))) for other in others_of(settings)]
+    """What makes a run this run: settings, code, corpus, the settings of the cells that it needs, and the machine that it measures.
+
+    Which other seeds the cell has is not among them: a further seed leaves the finished ones as they are.
+    """
+    identity = {"settings": _hash_of(settings), "code": code_hash(), "corpus": settings_hash(profile.data)}
+    others = [_hash_of(find_cell(profile, *other.split("/", 1))) for other in others_of(settings)]
     if settings.measure is not None:
         identity["machine"] = json.dumps(fingerprint(), sort_keys=True)
     return identity | ({"others": " ".join(others)} if others else {})
+
+
+def _hash_of(settings: CellSettings) -> str:
+    return settings_hash(settings.model_copy(update={"seeds": []}))
 
 
 def find_cell(profile: Profile, study: str, cell: str) -> CellSettings:
@@ -126,6 +134,15 @@ def _claim(folder: Path, identity: dict[str, str], label: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     stamp.write_text(json.dumps(identity))
+
+
+def _take_over(finished: Path, folder: Path, identity: dict[str, str]) -> None:
+    """A seed that this cell finished before, with fewer seeds or beside one that failed, is not run again."""
+    if (folder / "metrics.json").exists() or not (finished / "metrics.json").exists():
+        return
+    described, status = (json.loads((finished / name).read_text(encoding="utf-8")) for name in ("settings.json", "metrics.json"))
+    if described["hashes"] == identity and status["status"] == "completed":
+        shutil.copytree(finished, folder, dirs_exist_ok=True)
 
 
 def _run_seed(

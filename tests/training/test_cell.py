@@ -99,6 +99,16 @@ def test_other_settings_begin_again_and_say_so(project, make_cell, make_profile,
     assert "starting again" in capsys.readouterr().out
 
 
+def test_a_further_seed_leaves_the_finished_one_as_it_is(project, make_cell, make_profile, monkeypatch):
+    ran, run_seed = [], cells._run_seed
+    monkeypatch.setattr(cells, "_run_seed", lambda *given: (ran.append(given[3]), run_seed(*given)))
+    first = (run_cell(make_profile(a=make_cell(seeds=[0])), "trial", "a") / "0" / "metrics.json").read_text()
+    folder = run_cell(make_profile(a=make_cell(seeds=[0, 1])), "trial", "a")
+    assert ran == [0, 1] and (folder / "0" / "metrics.json").read_text() == first
+    run_cell(make_profile(a=make_cell(seeds=[0, 1], training={"learning_rate": 2.0e-3})), "trial", "a")
+    assert ran == [0, 1, 0, 1]
+
+
 @pytest.mark.parametrize(("study", "name", "said"), [("trail", "a", "no study 'trail'"), ("trial", "b", "no cell 'b'")])
 def test_a_name_that_does_not_exist(project, make_cell, make_profile, study, name, said):
     with pytest.raises(UserError, match=f"{said}.*has: (trial|a)"):
