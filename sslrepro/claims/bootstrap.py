@@ -111,13 +111,16 @@ def speaker_sums(errors: np.ndarray, units: np.ndarray, speakers: tuple[str, ...
     return SpeakerSums(speakers, errors, units, metric.partition("@")[0].endswith("accuracy"))
 
 
-def trial_scores(seed: np.ndarray, speaker: np.ndarray, score: np.ndarray, same: np.ndarray, speakers: tuple[str, ...]) -> TrialScores:
-    """Counts of trials from flat columns: `seed` as a position, `speaker` a name, `score`, `same` 0 or 1."""
-    shape = (int(seed.max()) + 1, len(speakers), BINS)
-    counts = np.zeros((2, *shape))
-    who = np.array([{name: i for i, name in enumerate(speakers)}[name] for name in speaker.tolist()])
-    for s in range(shape[0]):  # bins are quantiles of the seed's own scores: a score has no scale across models
-        mine = seed == s
-        edges = np.quantile(score[mine], np.linspace(0, 1, BINS + 1)[1:-1])
-        np.add.at(counts, (same[mine].astype(int), s, who[mine], np.searchsorted(edges, score[mine])), 1)
+def score_bins(score: np.ndarray) -> np.ndarray:
+    """Each trial's bin, from 0, by quantiles of the run's own scores `(trials,)`: a score has no scale across models."""
+    edges = np.quantile(score, np.linspace(0, 1, BINS + 1)[1:-1])
+    return np.searchsorted(edges, score)
+
+
+def trial_scores(seed: np.ndarray, speaker: np.ndarray, bins: list[np.ndarray], same: np.ndarray, speakers: tuple[str, ...]) -> TrialScores:
+    """Counts from rows of trials.csv: `seed` as a position, `speaker` a name, the `bins` of that row's trials, `same` 0 or 1."""
+    counts = np.zeros((2, int(seed.max()) + 1, len(speakers), BINS))
+    who = {name: i for i, name in enumerate(speakers)}
+    for s, name, row, k in zip(seed, speaker, bins, same, strict=True):
+        np.add.at(counts[int(k), s, who[name]], row, 1)
     return TrialScores(speakers, counts[1], counts[0])

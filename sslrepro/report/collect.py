@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sslrepro.claims.bootstrap import score_bins
 from sslrepro.config import Profile
 from sslrepro.errors import UserError
 from sslrepro.paths import cell_dir, results_dir
@@ -14,7 +15,7 @@ from sslrepro.paths import cell_dir, results_dir
 TABLES = {
     "metrics.csv": ["study", "cell", "seed", "metric", "value"],
     "speakers.csv": ["study", "cell", "seed", "metric", "speaker", "errors", "units"],
-    "trials.csv": ["study", "cell", "seed", "metric", "speaker", "score", "same"],
+    "trials.csv": ["study", "cell", "seed", "metric", "speaker", "same", "bins"],
 }
 
 
@@ -59,4 +60,15 @@ def _tables(run: Path) -> dict[str, pd.DataFrame]:
     for name in ("speakers.csv", "trials.csv"):
         if (run / name).exists():
             tables[name] = pd.read_csv(run / name, dtype={"speaker": str})
+    if "trials.csv" in tables:
+        tables["trials.csv"] = _binned(tables["trials.csv"])
     return tables
+
+
+def _binned(trials: pd.DataFrame) -> pd.DataFrame:
+    """A row for each metric, speaker and kind of trial, with the bins of its scores: what intervals need, at a twentieth of the size."""
+    if trials.empty:
+        return pd.DataFrame(columns=TABLES["trials.csv"])
+    trials = trials.assign(bins=trials.groupby("metric")["score"].transform(lambda score: score_bins(score.to_numpy())))
+    rows = trials.groupby(["metric", "speaker", "same"])["bins"]
+    return rows.agg(lambda bins: " ".join(str(b) for b in sorted(bins))).reset_index()

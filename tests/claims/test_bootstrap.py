@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
-from sslrepro.claims.bootstrap import Resampler, speaker_sums, trial_scores, widening
+from sslrepro.claims.bootstrap import Resampler, score_bins, speaker_sums, trial_scores, widening
 from sslrepro.claims.verdict import CONTRADICTED, INCONCLUSIVE, REPLICATED, interval, to_decide, verdict
 
 
@@ -81,7 +81,7 @@ def test_equal_error_rate_deviations():
     speaker = np.array([f"v{i}" for i in random.integers(0, 6, n)])
     score = random.normal(size=n) + 1.5 * same + 0.3 * (speaker == "v0") * same
     names = tuple(sorted(set(speaker)))
-    trials = trial_scores(np.zeros(n, int), speaker, score, same, names)
+    trials = trial_scores(np.zeros(n, int), speaker, score_bins(score)[:, None], same, names)
     weights = np.array([[0.0, 2, 1, 1, 1, 1]]) / 6
 
     def exact(times):
