@@ -75,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
     verify = verb("verify", "judge the claims: on our results, or on the papers' published numbers", _verify)
     verify.add_argument("--published", action="store_true", help="each claim's table must be replicated, its counter-table contradicted")
     verify.add_argument("--profile", default="quick", help="whose results (default: %(default)s)")
+    again = "this study's runs by today's code against kept results of other code: where equal to the last bit, these are not stale"
+    verify.add_argument("--same-code", metavar="STUDY", help=again)
     _json(verify)
 
     data = verb("data", "check or prepare a corpus", lambda options: 2)
@@ -192,8 +194,13 @@ def _verify(options: argparse.Namespace) -> int:
 
         return published(options.json)
     from sslrepro.pipeline.profile import expand
+    from sslrepro.pipeline.same_code import same_code
     from sslrepro.pipeline.scores import show_scoreboard
 
+    if options.same_code:
+        compared = same_code(expand(options.profile), options.same_code)
+        print(json.dumps(compared) if options.json else f"equal to the last bit: {', '.join(compared)}")
+        return 0
     expand(options.profile)  # an unknown name is refused here
     return show_scoreboard(options.profile, options.json)
 

@@ -24,7 +24,7 @@ BOTH: tuple[Source, ...] = ("seeds", "speakers")
 @dataclass(frozen=True)
 class Row:
     """One claim at one profile. `effect` is the margin m, `low` and `high` its 95 % interval (null: none, or without bounds).
-    `stale`: some run was made by other code than today's; null where that is not known."""
+    `stale`: some run was made by other code than today's, and today's was not shown to give the same numbers; null: not known."""
 
     claim: str
     study: str
@@ -157,7 +157,7 @@ class _Judge:
             return None
         cells = {cell for cell, _ in self.results.used}
         hashes = {run.get("code") for cell in cells for run in self.results.runs[cell].values()}
-        return None if None in hashes else hashes != {self.code}
+        return None if None in hashes else not hashes <= {self.code} | self.results.same_code.get(self.code, frozenset())
 
     def _metric(self) -> str:
         names: list[str] = []

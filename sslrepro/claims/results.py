@@ -34,9 +34,10 @@ class Results:
 
     metrics: pd.DataFrame  # cell, seed, metric, value
     speakers: pd.DataFrame  # cell, seed, metric, speaker, errors, units
-    trials: pd.DataFrame  # cell, seed, metric, speaker, score, same
+    trials: pd.DataFrame  # cell, seed, metric, speaker, same, bins
     runs: dict[str, dict[str, dict]]  # by cell, by seed
     resampler: Resampler
+    same_code: dict[str, frozenset[str]] = field(default_factory=dict)  # code's hash: others shown to give its numbers (pipeline.same_code)
     used: dict[tuple[str, str], int] = field(default_factory=dict)  # (cell, metric) read since last cleared: its number of seeds
     notes: list[str] = field(default_factory=list)
     _values: dict[tuple, np.ndarray | None] = field(default_factory=dict)
@@ -89,7 +90,8 @@ class Results:
         if set(trials.seed) == set(seeds):
             place = trials.seed.map({s: i for i, s in enumerate(seeds)}).to_numpy()
             names = tuple(sorted(set(trials.speaker)))
-            return trial_scores(place, trials.speaker.to_numpy(), trials.score.to_numpy(float), trials.same.to_numpy(), names)
+            bins = [np.array(row.split(), int) for row in trials.bins]
+            return trial_scores(place, trials.speaker.to_numpy(), bins, trials.same.to_numpy(), names)
         rows = self._rows(self.speakers, cell, metric)
         if set(rows.seed) != set(seeds):
             return None
@@ -120,16 +122,24 @@ def load_results(folder: Path, resampler: Resampler | None = None) -> Results | 
     return Results(
         metrics=_table(folder / "metrics.csv", ["cell", "seed", "metric", "value"]),
         speakers=_table(folder / "speakers.csv", ["cell", "seed", "metric", "speaker", "errors", "units"]),
-        trials=_table(folder / "trials.csv", ["cell", "seed", "metric", "speaker", "score", "same"]),
+        trials=_table(folder / "trials.csv", ["cell", "seed", "metric", "speaker", "same", "bins"]),
         runs=runs,
         resampler=resampler or Resampler(),
+        same_code=_same_code(folder / "same_code.json"),
     )
+
+
+def _same_code(path: Path) -> dict[str, frozenset[str]]:
+    if not path.exists():
+        return {}
+    shown = json.loads(path.read_text(encoding="utf-8"))
+    return {shown["code"]: frozenset(shown["gives_the_numbers_of"])}
 
 
 def _table(path: Path, columns: list[str]) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame({name: [] for name in columns})
-    table = pd.read_csv(path, dtype={"cell": str, "metric": str, "speaker": str})
+    table = pd.read_csv(path, dtype={"cell": str, "metric": str, "speaker": str, "bins": str})
     if lacking := [name for name in columns if name not in table.columns]:
         raise UserError(f"{path}: no column {', '.join(lacking)}")
     return table

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sslrepro.claims.bootstrap import score_bins
 from sslrepro.claims.judging import judge_study
 from sslrepro.claims.ledger import load_ledger
 from sslrepro.claims.scoreboard import scoreboard
@@ -44,7 +45,7 @@ class Made:
         head = ["study", "cell", "seed", "metric"]
         pd.DataFrame(self.metrics, columns=[*head, "value"]).to_csv(self.folder / "metrics.csv", index=False)
         pd.DataFrame(self.speakers, columns=[*head, "speaker", "errors", "units"]).to_csv(self.folder / "speakers.csv", index=False)
-        pd.DataFrame(self.trials, columns=[*head, "speaker", "score", "same"]).to_csv(self.folder / "trials.csv", index=False)
+        pd.DataFrame(self.trials, columns=[*head, "speaker", "same", "bins"]).to_csv(self.folder / "trials.csv", index=False)
         (self.folder / "runs.json").write_text(json.dumps(self.runs))
 
 
@@ -220,8 +221,8 @@ def test_verification_is_clustered_by_speaker(tmp_path):
             made.clustered(cell, seed, "phone_ctc.per", 0.5 - 0.1 * apart)
             made.add(cell, seed, verification__eer=float(eer))
             made.trials += [
-                ("budget", cell, seed, "verification.eer", SPEAKERS[i // 2 % 8], float(s), int(k))
-                for i, (s, k) in enumerate(zip(scores, same, strict=True))
+                ("budget", cell, seed, "verification.eer", SPEAKERS[i // 2 % 8], int(k), str(b))
+                for i, (b, k) in enumerate(zip(score_bins(scores), same, strict=True))
             ]
     made.write()
     row = rows(tmp_path, "budget")["budget-10"]

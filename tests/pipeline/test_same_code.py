@@ -1,0 +1,84 @@
+"""Kept results of other code: today's gives the same numbers, or one differs and is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sslrepro.claims.judging import judge_study
+from sslrepro.config import Profile
+from sslrepro.errors import UserError
+from sslrepro.pipeline.same_code import same_code
+from sslrepro.training.identity import code_hash
+
+HERE = {"cpu": "one", "gpu": "none", "torch": "2"}
+CELLS = ("b16", "b32")
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Results of two cells by code `before`; the first was run again by today's."""
+    monkeypatch.setenv("SSLREPRO_ROOT", str(tmp_path))
+    (tmp_path / "claims").symlink_to(Path(__file__).parents[2] / "claims")
+    folder = tmp_path / "results" / "laptop" / "batch_size"
+    folder.mkdir(parents=True)
+    rows = ["study,cell,seed,metric,value"]
+    rows += [f"batch_size,{cell},0,{name},{value}" for cell in CELLS for name, value in (("phone.accuracy", 0.1), ("cost.seconds", 9.0))]
+    (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+    run = {"status": "completed", "code": "before", "commit": "c", "machine": HERE}
+    (folder / "runs.json").write_text(json.dumps({cell: {"0": run} for cell in CELLS}))
+    again = tmp_path / "runs" / "laptop" / "batch_size" / "b16" / "0"
+    again.mkdir(parents=True)
+    (again / "settings.json").write_text(json.dumps({"hashes": {"code": code_hash()}, "machine": HERE}))
+    (again / "metrics.json").write_text(json.dumps({"status": "completed", "phone.accuracy": 0.1, "cost.seconds": 5.0}))
+    return folder, again
+
+
+def stale(folder):
+    rows = judge_study("batch_size", "laptop", folder.parents[2], code=code_hash())
+    return {row.stale for row in rows} - {None}
+
+
+PROFILE = Profile.model_validate({"profile": "laptop", "studies": {}})
+
+
+def test_equal_numbers_are_not_stale(kept):
+    folder, _ = kept
+    assert stale(folder) == {True}
+    assert same_code(PROFILE, "batch_size") == ["b16 seed 0"]
+    shown = json.loads((folder / "same_code.json").read_text())
+    assert shown["gives_the_numbers_of"] == ["before"] and shown["code"] == code_hash()
+    assert stale(folder) == {False}
+    (folder / "same_code.json").write_text(json.dumps(shown | {"code": "another"}))  # said of other code than today's
+    assert stale(folder) == {True}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"phone.accuracy": 0.10000000000000002, "cost.seconds": 5.0}, "phone.accuracy is 0.1"),
+        ({"phone.accuracy": 0.1}, "cost.seconds is in one of the two only"),
+    ],
+)
+def test_one_number_that_differs_is_named(kept, metrics, said):
+    folder, again = kept
+    (again / "metrics.json").write_text(json.dumps({"status": "completed"} | metrics))
+    with pytest.raises(UserError, match=said):
+        same_code(PROFILE, "batch_size")
+    assert not (folder / "same_code.json").exists() and stale(folder) == {True}
+
+
+def test_another_machine_decides_nothing(kept):
+    _, again = kept
+    (again / "settings.json").write_text(json.dumps({"hashes": {"code": code_hash()}, "machine": HERE | {"cpu": "other"}}))
+    with pytest.raises(UserError, match=r"made on other.*kept results on one"):
+        same_code(PROFILE, "batch_size")
+
+
+def test_nothing_run_again_says_what_to_do(kept):
+    _, again = kept
+    (again / "settings.json").unlink()
+    with pytest.raises(UserError, match="run some of its cells again"):
+        same_code(PROFILE, "batch_size")
