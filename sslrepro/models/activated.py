@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from sslrepro.models.activation import activate, activation_backward
 from sslrepro.models.dropout import drop, kept
 from sslrepro.models.linear import product
 
@@ -35,17 +35,9 @@ class _Activated(torch.autograd.Function):
         by_wide = product(rows, weight.to(rows.dtype).T).view(x.shape)
         if keep is not None:
             by_wide = drop(by_wide, keep, ctx.share)
-        if ctx.activation == "swish":
-            by_x = torch.ops.aten.silu_backward(by_wide, x)
-        else:
-            by_x = torch.ops.aten.gelu_backward(by_wide, x, approximate=_form(ctx.activation))
-        return by_x, by_weight.to(weight.dtype), rows.sum(0).to(weight.dtype), None, None, None
+        return activation_backward(by_wide, x, ctx.activation), by_weight.to(weight.dtype), rows.sum(0).to(weight.dtype), None, None, None
 
 
 def _wide(ctx, x: Tensor, keep: Tensor | None) -> Tensor:
-    wide = F.silu(x) if ctx.activation == "swish" else F.gelu(x, approximate=_form(ctx.activation))
+    wide = activate(x, ctx.activation)
     return wide if keep is None else drop(wide, keep, ctx.share)
-
-
-def _form(activation: str) -> str:
-    return "tanh" if activation == "gelu_tanh" else "none"

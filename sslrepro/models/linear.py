@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _LEAST = 1 << 26  # multiplications; below, making the kernel for a new shape (0.25 ms) costs more than it saves
+_LEAST_BY_BLOCKS = _LEAST // 2  # all blocks share a kernel, and MKL's products are slower the smaller they are
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -20,6 +21,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if torch.is_autocast_enabled("cpu") or not (x.dtype == weight.dtype == torch.float32 and _by_onednn(x, weight)):
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
+
+
+def by_blocks(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN serves `x` `(blocks, rows, inputs)` times `weight` `(blocks, inputs, outputs)` best: block by block, by `onednn`."""
+    single = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return single and _HAS_ONEDNN and x.device.type == "cpu" and x.numel() * weight.shape[2] >= _LEAST_BY_BLOCKS
 
 
 class Linear(nn.Linear):
@@ -32,8 +39,13 @@ class Linear(nn.Linear):
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """`a @ b.T + bias` of one precision, without a gradient: `(..., inner)`, `(columns, inner)`. Transposed matrices are not copied."""
     if a.dtype == torch.float32 and _by_onednn(a, b):
-        return torch.ops.mkldnn._linear_pointwise(_dense(a), _dense(b), bias, "none", [], None)
+        return onednn(a, b, bias)
     return F.linear(a, b, bias)
+
+
+def onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`product` of float32 on the processor, whatever its size."""
+    return torch.ops.mkldnn._linear_pointwise(_dense(a), _dense(b), bias, "none", [], None)
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -50,7 +62,8 @@ class _Linear(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.biased = bias is not None
-        return product(x, weight, bias)
+        rows = product(x.reshape(-1, x.shape[-1]), weight, bias)
+        return torch.ops.aten._unsafe_view(rows, (*x.shape[:-1], weight.shape[0]))  # no view, so that what follows may write into it
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

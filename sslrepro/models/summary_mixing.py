@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sslrepro.config import EncoderSettings
 from sslrepro.models.activation import Activation
-from sslrepro.models.blocks import BlockMLP, blocks_of, join, split
+from sslrepro.models.blocks import BlockMLP, blocks_of, join, mapped, split
 from sslrepro.models.dropout import Dropout
 from sslrepro.models.linear import Linear
 from sslrepro.models.padding import Padding
@@ -45,13 +45,13 @@ class SummaryMixing(nn.Module):
 
     def branches(self, x: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
         """f(x_t) `(batch, frames, width)` and s̄ `(batch, 1, width)`."""
-        groups = split(x, self.blocks)
-        return join(self.local(groups), x), mean_of_blocks(self.summary(groups), padding)
+        f, s = mapped(split(x, self.blocks), self.local, self.summary)
+        return join(f, x), mean_of_blocks(s, padding)
 
     def forward(self, x: Tensor, padding: Padding) -> Tensor:
         f, s = self.branches(x, padding)
         f, s = self.dropout(self.local_norm(f)), self.dropout(self.summary_norm(s))
-        return self.activation(self.of_local(f) + self.of_summary(s))
+        return self.activation(self.of_local(f).add_(self.of_summary(s)))
 
 
 class FastSummaryMixing(SummaryMixing):
@@ -72,8 +72,7 @@ class DecaySummaryMixing(SummaryMixing):
 
     def branches(self, x: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
         """s̄ is `(batch, frames, width)` here."""
-        groups = split(x, self.blocks)
-        f, s = join(self.local(groups), x), join(self.summary(groups), x)
+        f, s = (join(y, x) for y in mapped(split(x, self.blocks), self.local, self.summary))
         frames = x.shape[1]
         lags = torch.arange(1 - frames, frames, device=x.device)
         sums = convolve(padding.zero(s), (DECAY ** lags.abs()).to(s.dtype)[:, None])

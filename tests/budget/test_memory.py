@@ -10,10 +10,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sslrepro.budget.activations import predicted_activations
 from sslrepro.budget.memory import cuda_peak, measure, saved_bytes
-from sslrepro.budget.mixer_activations import CUDA, PLAIN, PROCESSOR, Kernels
+from sslrepro.budget.mixer_activations import CUDA, MIXER_ACTIVATIONS, PLAIN, PROCESSOR, Kernels
 from sslrepro.budget.names import NAMED
 from sslrepro.config import CellSettings, EncoderSettings, ModelSettings, NoObjective
 from sslrepro.errors import UserError
+from sslrepro.models.blocks import split
+from sslrepro.models.linear import by_blocks
+from sslrepro.models.mixers import build_mixer
+from sslrepro.models.padding import Padding
 from sslrepro.models.upstream import Upstream
 from sslrepro.objectives import build
 from sslrepro.objectives.base import Totals
@@ -76,6 +80,16 @@ def test_without_dropout_to_the_byte() -> None:
     saved = upstream_alone(model, 31_999, "cpu")
     assert predicted_upstream(model, 31_999, PROCESSOR) == saved
     assert saved < predicted_upstream(model, 31_999, PLAIN) / 2
+
+
+@pytest.mark.parametrize("mixer", ["summary_mixing", "summary_mixing_lite"])
+def test_products_by_blocks_keep_as_much(mixer: str) -> None:
+    """At a size where they go another way (models.blocks)."""
+    settings, frames = EncoderSettings(width=204, heads=3, mixer=mixer, dropout=0.0), 2_500
+    module, x = build_mixer(settings), torch.randn(1, frames, settings.width, requires_grad=True)
+    assert by_blocks(split(x, settings.heads), module.summary.first.weight)
+    saved = saved_bytes(module, lambda: module(x, Padding.of([frames], frames, x.device)).sum())
+    assert saved == MIXER_ACTIVATIONS[mixer](settings, frames, PROCESSOR) + 4 * x.numel()
 
 
 def test_our_functions_keep_less() -> None:

@@ -6,10 +6,12 @@ import torch.nn.functional as F
 
 from sslrepro.config import WaveformFrontEnd
 from sslrepro.models.activated import activated_linear
+from sslrepro.models.activation import Activation
+from sslrepro.models.blocks import BlockMLP, join, split
 from sslrepro.models.dropout import drop, kept
 from sslrepro.models.dropped_attention import dropped_attention
 from sslrepro.models.front_end import build_front_end
-from sslrepro.models.linear import linear
+from sslrepro.models.linear import by_blocks, linear
 
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
 
@@ -75,3 +77,28 @@ def test_float32_products(shape):
     x, weight, bias = (torch.randn(s, requires_grad=True) for s in (shape, (256, shape[-1]), (256,)))
     check(linear(x, weight, bias), F.linear(x, weight, bias), [x, weight, bias], rtol=1e-4, atol=1e-3)
     assert linear(x[:0], weight, bias).shape == (0, *shape[1:-1], 256)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "swish"])
+@pytest.mark.parametrize("averaged", [False, True], ids=["whole", "mean"])
+def test_products_by_blocks(activation, averaged):
+    """What comes back from a mean is one row for all frames, expanded."""
+    torch.manual_seed(0)
+    blocks, width = 3, 204
+    mlp = BlockMLP(width, blocks, Activation(activation))
+    for linear_by_blocks in (mlp.first, mlp.second):
+        linear_by_blocks.bias.data.normal_()
+    x = torch.randn(2, 1_250, width, requires_grad=True)
+    groups, weight = split(x, blocks), mlp.first.weight
+    assert by_blocks(groups, weight)
+    assert not by_blocks(groups.double(), weight.double()) and not by_blocks(split(x[:, :300], blocks), weight)
+    rows = x.flatten(0, 1)
+    for part in (mlp.first, mlp.second):
+        groups = zip(rows.chunk(blocks, dim=1), part.weight, part.bias, strict=True)
+        rows = mlp.activation(torch.cat([group @ weight + bias for group, weight, bias in groups], dim=1))
+    ours, wanted = join(mlp(split(x, blocks)), x), rows.view(x.shape)
+    ours, wanted = (y.mean(1) if averaged else y for y in (ours, wanted))
+    check(ours, wanted, [x, *mlp.parameters()], rtol=1e-4, atol=1e-4 if averaged else 1e-3)
+    mlp.first.requires_grad_(False)
+    frozen = torch.autograd.grad(join(mlp(split(x, blocks)), x).sum(), mlp.second.weight)
+    assert frozen[0].shape == mlp.second.weight.shape
