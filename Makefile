@@ -6,6 +6,7 @@ JOBS ?= $(if $(filter quick laptop,$(PROFILE)),2,1)
 BIN := $(CURDIR)/.venv/bin
 UV := .uv/bin/uv
 SYNC := --python .venv/bin/python --require-hashes requirements.lock
+S3PRL := --python .s3prl/bin/python --require-hashes tests/interop/s3prl.lock
 LOCKS := requirements-uv.lock requirements.lock pyproject.toml
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c \
 	'import sys; (3, 11) <= sys.version_info < (3, 14) and print("$(p)")' 2>/dev/null)))
@@ -47,7 +48,7 @@ test-slow: setup ## every cell of the profile paper at its real size, one update
 
 test-interop: setup ## a SUPERB task by S3PRL itself, in an environment of its own (.s3prl, 7 GB); cells on a real SLURM (as root)
 	@test -x .s3prl/bin/python || $(UV) venv --quiet --no-project --python .venv/bin/python .s3prl
-	@$(UV) pip sync --quiet --python .s3prl/bin/python --require-hashes tests/interop/s3prl.lock
+	@$(UV) pip sync --quiet $(S3PRL) 2>/dev/null || $(UV) pip sync --quiet --system-certs $(S3PRL)
 	@OMP_NUM_THREADS=1 python -m pytest tests/interop/superb.py tests/pipeline/slurm.py
 
 bench: setup ## ours beside transformers, torchaudio and the floor: a table and benchmarks/results/ (ARGS="--models small" for a part)
