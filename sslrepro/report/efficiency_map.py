@@ -12,6 +12,7 @@ from scipy.stats import t as student
 from sslrepro.budget.count import cell_cost, count
 from sslrepro.budget.front_end import SAMPLE_RATE
 from sslrepro.config import NoObjective, Profile
+from sslrepro.data.language import FIRST
 from sslrepro.errors import UserError
 from sslrepro.paths import results_dir, root
 
@@ -33,7 +34,8 @@ def efficiency_map(profile: Profile, metric: str = "phone.accuracy") -> pd.DataF
     """One row a (study, cell, seed) that completed and has the metric: `error`, `params`, `macs` and `rtf` a second of speech
     (all without pre-training heads), `flops` (training, what was spent before it included); `rtf` is empty where a cell was not timed.
 
-    Reads results/<profile>/*/metrics.csv. Cells that the profile no longer has are left out: what they cost is not known.
+    Reads results/<profile>/*/metrics.csv. Cells that the profile no longer has are left out: what they cost is not known. So are those
+    scored on another language than the corpus's first: their errors compare with none of the others'.
     """
     rows = []
     for path in sorted(results_dir(profile.profile).glob("*/metrics.csv")):
@@ -46,6 +48,8 @@ def efficiency_map(profile: Profile, metric: str = "phone.accuracy") -> pd.DataF
             if cell not in cells or runs[cell][str(seed)]["status"] != "completed":
                 continue
             settings = cells[cell]
+            if settings.data.languages not in (None, [FIRST]):
+                continue
             seconds = settings.training.max_seconds
             cost, used = cell_cost(settings, seconds), count(settings.model, NoObjective(), round(seconds * SAMPLE_RATE))
             timed = settings.measure.inference if settings.measure else []

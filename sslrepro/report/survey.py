@@ -43,19 +43,21 @@ def draw_students(folder: Path) -> Figure:
     figure, axes = panels(max(len(shown), 1), 4.6)
     for axis, metric in zip(axes, shown, strict=False):
         floors(axis, table, metric)
+        named = {}
         for cell, rows in table.dropna(subset=metric).groupby("cell"):
             value = 100 * error(metric, rows[metric])
             if re.fullmatch(STUDENTS, cell) and "cost.inference_seconds" in rows and rows["cost.inference_seconds"].notna().any():
                 axis.errorbar(1e3 * rows["cost.inference_seconds"].mean(), value.mean(), value.std(ddof=0), fmt="o", capsize=3)
-                axis.annotate(
-                    cell, (1e3 * rows["cost.inference_seconds"].mean(), value.mean()), (5, 4), textcoords="offset points", fontsize="small"
-                )
+                named[cell] = (1e3 * rows["cost.inference_seconds"].mean(), value.mean())
         axis.set(xlabel="inference of one utterance, ms", ylabel=f"{QUALITY[metric]}, %")
+        axis.margins(x=0.25, y=0.15)  # before the limit on the left, which ends all scaling by itself
         if "cost.inference_seconds" in table:
             axis.set_xlim(left=0)
         else:
             axis.text(0.5, 0.5, "this profile times nothing", transform=axis.transAxes, ha="center")
-        axis.margins(x=0.25, y=0.15)
+        for cell, place in named.items():  # towards the middle, where there is room
+            left = place[0] < sum(axis.get_xlim()) / 2
+            axis.annotate(cell, place, (5 if left else -5, 4), textcoords="offset points", fontsize="small", ha="left" if left else "right")
     return done(figure)
 
 

@@ -1,4 +1,4 @@
-"""Figures of fine-tuning: what a method of few weights costs and reads, and how it goes with less data."""
+"""Figures of fine-tuning: what a method of few weights costs, and how well it reads."""
 
 from __future__ import annotations
 
@@ -56,24 +56,4 @@ def draw_tunings(folder: Path, task: str = "tune") -> Figure:
         axis.set(xlabel=label, ylabel=f"{table.unit.iloc[0]}, %")
         axis.set_xscale("log" if column == "trainable" else "linear")
         axis.margins(x=0.2, y=0.15)
-    return done(figure)
-
-
-def draw_data(folder: Path) -> Figure:
-    """Error after fine-tuning against the labels, a line for each amount of unlabelled speech (cells hours-<h>)."""
-    table = pd.read_csv(folder / "metrics.csv")
-    table = (
-        table.join(table.metric.str.extract(TUNED))
-        .join(table.cell.str.extract(r"^hours-(?P<hours>[\d.]+)$"))
-        .dropna(subset=["minutes", "hours"])
-    )
-    figure, axes = panels(1, 5.0)
-    if table.empty:
-        return nothing(figure, axes[0], "this profile varies no data")
-    table = table.assign(minutes=table.minutes.astype(float), hours=table.hours.astype(float), error=100 * table.value)
-    for hours, rows in table.groupby("hours"):
-        mean = rows.groupby("minutes").error.agg(["mean", "std"]).fillna(0.0)
-        axes[0].errorbar(mean.index, mean["mean"], mean["std"], marker="o", capsize=3, label=f"{hours:g} h")
-    axes[0].set(xscale="log", xlabel="minutes of labels", ylabel=f"{UNITS[table.unit.iloc[0]]}, %")
-    axes[0].legend(title="unlabelled", fontsize="small")
     return done(figure)

@@ -43,6 +43,12 @@ def profile(tmp_path, monkeypatch):
     return Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": CELLS}}})
 
 
+def test_a_score_in_another_language_is_not_on_the_map(profile):
+    cells = {"teacher": CELLS["teacher"], "student": CELLS["student"] | {"data": {"languages": ["de"]}}}
+    other = Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": cells}}})
+    assert set(maps.efficiency_map(other).cell) == {"teacher"} < set(maps.efficiency_map(profile).cell)
+
+
 def test_the_map_holds_what_was_counted_measured_and_spent(profile):
     table = maps.efficiency_map(profile)
     assert len(table) == 6  # the runs that diverged are left out

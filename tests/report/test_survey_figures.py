@@ -31,8 +31,6 @@ def folder(tmp_path):
                 (cell, seed, "cost.seconds", seconds + seed),
             ]
         rows += [("time-hubert", seed, "cost.update_seconds", 4.0 + seed), ("time-melhubert", seed, "cost.update_seconds", 3.0)]
-        for hours in ("1", "10"):
-            rows += [(f"hours-{hours}", seed, f"fine_tune_{minutes}min.per", 1 / (minutes * float(hours))) for minutes in (1, 10)]
     table = pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).assign(study="survey")
     table.to_csv(tmp_path / "metrics.csv", index=False)
     return tmp_path
@@ -72,9 +70,17 @@ def test_students_by_hand(folder):
 def test_each_figure_shows_its_points(folder):
     assert [len(axis.containers) for axis in survey.draw_students(folder).axes] == [2]
     assert [len(axis.containers) for axis in tuning.draw_tunings(folder).axes] == [2, 2, 2]
-    lines = tuning.draw_data(folder).axes[0].containers
-    assert [line.get_label() for line in lines] == ["1 h", "10 h"]
-    assert lines[1][0].get_ydata().tolist() == pytest.approx([10.0, 1.0])
+
+
+def test_names_stay_within_the_figure(folder):
+    figure = survey.draw_students(folder)
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    names = [text for text in axis.texts if text.get_text() in ("hubert", "distilhubert")]
+    assert len(names) == 2
+    for name in names:
+        place = name.get_window_extent()
+        assert axis.bbox.x0 <= place.x0 and place.x1 <= axis.bbox.x1
 
 
 def test_a_profile_that_tunes_and_times_nothing_says_so(tmp_path):
@@ -84,7 +90,6 @@ def test_a_profile_that_tunes_and_times_nothing_says_so(tmp_path):
         survey.draw_students: "this profile times nothing",
         survey.draw_race: "this profile scores nothing along the way",
         tuning.draw_tunings: "this profile fine-tunes nothing",
-        tuning.draw_data: "this profile varies no data",
     }
     for draw, said in wanted.items():
         assert [text.get_text() for text in draw(tmp_path).axes[0].texts] == [said]
