@@ -33,7 +33,12 @@ def kept(shape: tuple[int, ...], share: float) -> Tensor:
 
 def drop(x: Tensor, keep: Tensor, share: float) -> Tensor:
     """`x` where it stays, scaled up; zero elsewhere. (A product with floats is the fastest of torch's ways to do it.)"""
-    return keep.to(x.dtype).mul_(_STEPS / (_STEPS - _threshold(share))).mul_(x)
+    return factors(keep, share, x.dtype).mul_(x)
+
+
+def factors(keep: Tensor, share: float, dtype: torch.dtype) -> Tensor:
+    """What `drop` multiplies by."""
+    return keep.to(dtype).mul_(_STEPS / (_STEPS - _threshold(share)))
 
 
 def _threshold(share: float) -> int:

@@ -6,10 +6,14 @@ weights were dropped, and makes the rest again in the backward pass.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import product
+
 import torch
 from torch import Tensor
 
-from sslrepro.models.dropout import drop, kept
+from sslrepro.models.dropout import drop, factors, kept
+from sslrepro.models.linear import by_blocks, onednn
 
 
 def dropped_attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, share: float) -> Tensor:
@@ -19,25 +23,48 @@ def dropped_attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, sha
         return _Attention.apply(q * q.shape[-1] ** -0.5, k, v, valid, keep, share)
 
 
-def _weights(q: Tensor, k: Tensor, valid: Tensor | None) -> Tensor:
-    scores = q @ k.transpose(-2, -1)
-    if valid is not None:
-        scores.masked_fill_(~valid, -torch.inf)
-    return torch.softmax(scores, dim=-1)
-
-
 class _Attention(torch.autograd.Function):
+    """Large products of float32 one head after the other, so that a head's square of weights stays in the cache; else all at once."""
+
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, keep: Tensor, share: float) -> Tensor:
         ctx.save_for_backward(q, k, v, valid, keep)
-        ctx.share = share
-        return drop(_weights(q, k, valid), keep, share) @ v
+        ctx.share, ctx.by_head = share, by_blocks(q, k.mT)
+        y = _by_frames(q)
+        for at, times in _pieces(q, ctx.by_head):
+            y[at] = times(drop(_weights(q[at], k[at], valid, at, times), keep[at], share), v[at].mT)
+        return y
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
-        q, k, v, valid, keep = ctx.saved_tensors
-        weights = _weights(q, k, valid)
-        by_v = drop(weights, keep, ctx.share).transpose(-2, -1) @ grad
-        by_weights = drop(grad @ v.transpose(-2, -1), keep, ctx.share)
-        by_scores = torch.ops.aten._softmax_backward_data(by_weights, weights, -1, weights.dtype)
-        return by_scores @ k, by_scores.transpose(-2, -1) @ q, by_v, None, None, None
+        whole_q, whole_k, whole_v, valid, keep = ctx.saved_tensors
+        by_q, by_k, by_v = _by_frames(whole_q), _by_frames(whole_k), _by_frames(whole_v)
+        for at, times in _pieces(whole_q, ctx.by_head):
+            q, k, v, by_y = (x[at].contiguous() for x in (whole_q, whole_k, whole_v, grad))
+            weights, scale = _weights(q, k, valid, at, times), factors(keep[at], ctx.share, q.dtype)
+            by_v[at] = times((weights * scale).mT, by_y.mT)
+            by_weights = times(by_y, v).mul_(scale)
+            by_scores = torch.ops.aten._softmax_backward_data(by_weights, weights, -1, weights.dtype)
+            by_q[at], by_k[at] = times(by_scores, k.mT), times(by_scores.mT, q.mT)
+        return by_q, by_k, by_v, None, None, None
+
+
+def _weights(q: Tensor, k: Tensor, valid: Tensor | None, at: tuple, times: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    scores = times(q, k)
+    if valid is not None:
+        scores.masked_fill_(~valid[at[0], 0 if len(at) > 1 else slice(None)], -torch.inf)
+    return torch.softmax(scores, dim=-1)
+
+
+def _pieces(q: Tensor, by_head: bool) -> Iterator[tuple[tuple, Callable[[Tensor, Tensor], Tensor]]]:
+    """Where a piece lies in `(batch, heads)`, and how it multiplies `a @ b.mT`."""
+    if by_head:
+        yield from ((at, onednn) for at in product(range(q.shape[0]), range(q.shape[1])))
+    else:
+        yield (slice(None),), lambda a, b: a @ b.mT
+
+
+def _by_frames(like: Tensor) -> Tensor:
+    """Room for `(batch, heads, frames, dim)` that lies in memory as `(batch, frames, heads, dim)`, as linears read and write it."""
+    batch, heads, frames, dim = like.shape
+    return like.new_empty(batch, frames, heads, dim).transpose(1, 2)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _LEAST = 1 << 26  # multiplications; below, making the kernel for a new shape (0.25 ms) costs more than it saves
-_LEAST_BY_BLOCKS = _LEAST // 2  # all blocks share a kernel, and MKL's products are slower the smaller they are
+_LEAST_OF_BLOCKS = _LEAST // 2  # which share a kernel, and MKL's small products are slower
+_LEAST_OF_A_BLOCK = 1 << 22  # below, calling them one by one costs more than it saves
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -23,10 +24,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _Linear.apply(x, weight, bias)
 
 
-def by_blocks(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN serves `x` `(blocks, rows, inputs)` times `weight` `(blocks, inputs, outputs)` best: block by block, by `onednn`."""
-    single = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return single and _HAS_ONEDNN and x.device.type == "cpu" and x.numel() * weight.shape[2] >= _LEAST_BY_BLOCKS
+def by_blocks(a: Tensor, b: Tensor) -> bool:
+    """Whether oneDNN makes the products `a @ b` best: `(..., rows, inner)`, `(..., inner, columns)`, one by one, by `onednn`."""
+    single = a.dtype == b.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    one, many = a.shape[-2] * a.shape[-1] * b.shape[-1], a.numel() * b.shape[-1]
+    return single and _HAS_ONEDNN and a.device.type == "cpu" and one >= _LEAST_OF_A_BLOCK and many >= _LEAST_OF_BLOCKS
 
 
 class Linear(nn.Linear):

@@ -71,6 +71,20 @@ def test_attention_with_dropout(padded):
     check(ours, drop(scores.softmax(-1), kept((2, 3, 9, 9), 0.2), 0.2) @ v, [q, k, v], **EXACT)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_with_dropout_head_by_head(padded):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 300, 192, requires_grad=True) for _ in range(3))  # three heads, as linears give them
+    heads = [x.unflatten(-1, (3, -1)).transpose(1, 2) for x in (q, k, v)]
+    assert by_blocks(heads[0], heads[1].mT)
+    valid = (torch.arange(300) < torch.tensor([[300], [180]]))[:, None, None, :] if padded else None
+    torch.manual_seed(1)
+    ours = dropped_attention(*heads, valid, 0.2)
+    torch.manual_seed(1)
+    wanted = dropped_attention(*(x.double() for x in heads), valid, 0.2)
+    check(ours, wanted.float(), [q, k, v], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 7, 33), (2, 1100, 256)], ids=str)
 def test_float32_products(shape):
     torch.manual_seed(0)
