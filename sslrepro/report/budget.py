@@ -123,6 +123,20 @@ def draw_shares(folder: Path) -> Figure:
     return _done(figure)
 
 
+def best_by_share(folder: Path) -> pd.DataFrame:
+    """Of the sizes run with either front end, the best in validation loss, and how much worse the smallest and the largest are."""
+    ours = results(folder, SWEEP).query("budget == 'full'")
+    ours = ours[ours.objective.isin(ours[ours.family == "free"].objective)] if "loss" in ours else ours[:0]
+    rows = []
+    for (objective, family), part in ours.groupby(["objective", "family"]):
+        loss = part.groupby("size_pct").loss.mean()
+        above = loss / loss.min() - 1
+        rows.append((NAMES[objective], family, f"{loss.idxmin():g} %", f"{above.iloc[0]:.1%}", f"{above.iloc[-1]:.1%}"))
+    return pd.DataFrame(rows, columns=["objective", "front end", "best size, of Slim", "smallest above it", "largest above it"]).set_index(
+        "objective"
+    )
+
+
 def vertices(folder: Path, profile: Profile) -> pd.DataFrame:
     """The bottom of every U with at least four sizes: whose, objective, budget, metric, flops, size in parameters, low, high, inside."""
     rows = []

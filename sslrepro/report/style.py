@@ -6,11 +6,14 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
 
 
 def use_style() -> None:
-    """Seaborn's white grid, colours that colour-blind readers can tell apart. As matplotlib ships it: a cell need not wait for seaborn."""
+    """Seaborn's white grid, colours that colour-blind readers can tell apart (as matplotlib ships it: a cell need not wait for seaborn),
+    and tables whose texts are not cut."""
+    pd.set_option("display.max_colwidth", None)
     plt.style.use(["seaborn-v0_8-notebook", "seaborn-v0_8-whitegrid", "seaborn-v0_8-colorblind"])
     mpl.rcParams |= {
         "font.size": 10,
