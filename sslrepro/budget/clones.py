@@ -11,7 +11,7 @@ from sslrepro.config import ClonedRegressionSettings, EncoderSettings
 
 def repeated(part: Part, times: int) -> Part:
     """The same weights at work so many times."""
-    work = {name: times * getattr(part, name) for name in ("macs", "training", "unseen", "grouped_excess")}
+    work = {name: times * getattr(part, name) for name in ("macs", "training", "unseen", "grouped_excess", "unseen_training")}
     return replace(part, **work)
 
 

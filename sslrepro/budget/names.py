@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -173,9 +174,13 @@ def named(name: str) -> NamedModel:
 
 def cost_of(name_or_yaml: str, seconds: float) -> Cost:
     """Cost of a named model, or of the cell settings in a YAML file (`model`, `objective`), for one utterance of so many seconds."""
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise UserError(f"--seconds: {seconds} is not a length; give a positive number of seconds")
     path = Path(name_or_yaml)
     if name_or_yaml not in NAMED and (path.suffix in (".yaml", ".yml") or path.is_file()):
-        return cell_cost(parse(CellSettings, read_yaml(path) or {}, str(path)), seconds)
-    return named(name_or_yaml).cost(seconds)
+        cost = cell_cost(parse(CellSettings, read_yaml(path) or {}, str(path)), seconds)
+    else:
+        cost = named(name_or_yaml).cost(seconds)
+    if cost.frames < 1:
+        raise UserError(f"--seconds: {seconds} is too short for {name_or_yaml}: it makes no frame of it; give more")
+    return cost

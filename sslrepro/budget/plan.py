@@ -54,7 +54,7 @@ def gpu_flops(gpu: str, hours: float, utilisation: float = UTILISATION) -> float
     name = gpu.lower().replace(" ", "").replace("-", "").removeprefix("nvidia")
     if name not in GPUS:
         raise UserError(f"--gpu: {gpu} is not known; the GPUs are: {', '.join(GPUS)}. Or give the budget itself with --flops")
-    if hours <= 0:
+    if not 0 < hours < math.inf:
         raise UserError(f"--hours: {hours} is not a length of time; give a positive number")
     return GPUS[name] * utilisation * 3600 * hours
 

@@ -208,6 +208,18 @@ def test_equals_the_counter(family: str, samples: int) -> None:
     assert both == cost.train_flops - 2 * (cost.total.unseen + cost.total.unseen_training)
 
 
+@pytest.mark.parametrize("mixer", sorted(MIXERS))
+@pytest.mark.parametrize("layout", [("transformer", "post"), ("conformer", "pre"), ("branchformer", "pre")], ids=lambda layout: layout[0])
+def test_every_mixer_in_every_layout(layout: tuple[str, str], mixer: str) -> None:
+    """Pre-norm Transformers are families above."""
+    kind, norm = layout
+    model = ModelSettings(front_end=waveform(), encoder=encoder(layout=kind, norm=norm, mixer=mixer, conv_kernel=7))
+    cost = count(model, COSINE, 9_999)
+    forward, both = seen(CellSettings(model=model, objective=COSINE), 9_999, cost.masked)
+    assert forward == 2 * (cost.macs - cost.total.unseen)
+    assert both == cost.train_flops - 2 * (cost.total.unseen + cost.total.unseen_training)
+
+
 def test_every_factor_equals_the_counter_and_the_mean_is_what_training_costs() -> None:
     """Set on one built model, as the settings say; `train_flops` of a sampled cell is the mean over what it draws from."""
     compression = CompressionSettings(kind="stochastic")

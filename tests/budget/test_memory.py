@@ -145,6 +145,43 @@ def test_energy_says_why_it_is_missing(monkeypatch) -> None:
     assert energy.joules is None and "nvidia-ml-py" in energy.reason
 
 
+class Counter:
+    """NVML's, of a device that draws 2,500 mJ from one look to the next; or of one that keeps no such counter."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, kept: bool) -> None:
+        self.kept, self.drawn = kept, 0
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
+        if not self.kept:
+            raise self.NVMLError("Not Supported")
+        self.drawn += 2_500
+        return self.drawn
+
+
+def test_energy_is_what_the_counter_moved(monkeypatch) -> None:
+    import sys
+
+    from sslrepro.budget.energy import measured_energy
+
+    monkeypatch.setitem(sys.modules, "pynvml", Counter(kept=True))
+    with measured_energy() as energy:
+        assert energy.joules is None
+    assert energy.joules == 2.5 and energy.reason is None
+    monkeypatch.setitem(sys.modules, "pynvml", Counter(kept=False))
+    with measured_energy() as energy:
+        pass
+    assert energy.joules is None and "Not Supported" in energy.reason
+
+
 def test_cuda_peak() -> None:
     if not torch.cuda.is_available():
         assert cuda_peak(lambda: None, torch.device("cpu")) is None

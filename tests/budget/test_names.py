@@ -11,7 +11,7 @@ from sslrepro.budget.commands import count_command
 from sslrepro.budget.count import count
 from sslrepro.budget.names import HUBERT, NAMED, SHAPES, WAV2VEC2, cost_of, named, transformer
 from sslrepro.budget.updates import PAPER_SECONDS, equal_compute_updates
-from sslrepro.config import CellSettings
+from sslrepro.config import CellSettings, DistillationSettings, MaskSettings
 from sslrepro.errors import UserError
 from sslrepro.models.mixers import MIXERS
 from sslrepro.objectives import build
@@ -127,6 +127,22 @@ def test_sew_is_the_library_s(monkeypatch) -> None:
 def test_unknown_name_says_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"slim-1000.*slim-100"):
         cost_of("slim-1000", 1.0)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, float("nan"), float("inf"), 0.01])
+def test_lengths_that_make_no_sense(seconds: float) -> None:
+    with pytest.raises(UserError, match=r"--seconds: .* (too short|is not a length)"):
+        cost_of("slim-100", seconds)
+
+
+def test_distilhubert_is_what_its_objective_costs() -> None:
+    """The named model's heads and teacher, written from the paper, against the settings that are tested on the built model."""
+    paper = named("distilhubert").cost(PAPER_SECONDS)
+    objective = DistillationSettings(
+        teacher="a/b", teacher_model=transformer(12, 768, 3072, 12), layers=[4, 12], mask=MaskSettings(share=0.0)
+    )
+    cost = count(named("distilhubert").model, objective, paper.samples)
+    assert (paper.params, paper.macs, paper.train_flops) == (cost.params, cost.macs, cost.train_flops)
 
 
 def test_a_cell_s_settings_from_a_file(tmp_path) -> None:

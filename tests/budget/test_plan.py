@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -93,7 +94,17 @@ def test_command(capsys) -> None:
     assert "warning" in text and "evidence" in text and "batch" in text
 
 
-@pytest.mark.parametrize("wrong", [(None, None, None), (1e18, "h100", 1.0), (None, "h100", None), (-1.0, None, None)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (None, None, None),
+        (1e18, "h100", 1.0),
+        (None, "h100", None),
+        (-1.0, None, None),
+        (math.nan, None, None),
+        (None, "h100", math.nan),
+    ],
+)
 def test_budgets_that_make_no_sense(wrong) -> None:
     with pytest.raises(UserError):
         plan_command(*wrong, as_json=False)

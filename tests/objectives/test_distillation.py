@@ -146,19 +146,20 @@ def test_what_cannot_be_taught_is_said(student, settings, said):
         build(student, **settings)
 
 
+@pytest.mark.parametrize("samples", [5_200, 16_000, 31_999])
 @pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("heads", ["output", "layers"])
-def test_cost_equals_the_counter(heads, share):
+def test_cost_equals_the_counter(heads, share, samples):
     """Forward and backward of the student, forward of the teacher, operation by operation on the meta device."""
     with torch.device("meta"):
         objective = build(model(2, 20), initialise="random", heads=heads, mask=MaskSettings(share=share))
-    held = batch(objective, [16_000], "meta")
+    held = batch(objective, [samples], "meta")
     masked = 4 if share else None
-    cost = count(objective.upstream.settings, objective.settings, 16_000, masked)
+    cost = count(objective.upstream.settings, objective.settings, samples, masked)
     assert cost.params == sum(p.numel() for p in objective.parameters())
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         objective(held, totals(held)).loss.backward()
-    teacher = count(objective.settings.teacher_model, NoObjective(), 16_000)
+    teacher = count(objective.settings.teacher_model, NoObjective(), samples)
     unseen = cost.total.unseen + teacher.total.unseen
     assert counter.get_total_flops() == cost.train_flops - 2 * unseen
     assert cost.components["teacher"].training == teacher.macs
