@@ -16,6 +16,7 @@ from sslrepro.budget.mixer_activations import CUDA, FLOAT, MIXER_ACTIVATIONS, ST
 from sslrepro.config import (
     ClonedRegressionSettings,
     ContrastiveSettings,
+    DistillationSettings,
     EncoderSettings,
     FrontEnd,
     LogMelFrontEnd,
@@ -179,8 +180,8 @@ def _heads(objective: ObjectiveSettings, masked: int, width: int, channels: int,
         return masked * (width + projected + 2 * objective.classes)
     if isinstance(objective, ReconstructionSettings):
         return masked * (width + MFCC * (hop // 160))
-    if isinstance(objective, ClonedRegressionSettings):
-        raise UserError("no memory rule for cloned_regression; budget.memory measures it on the built model")
+    if isinstance(objective, (ClonedRegressionSettings, DistillationSettings)):
+        raise UserError(f"no memory rule for {objective.name}; budget.memory measures it on the built model")
     if isinstance(objective, RegressionSettings):
         return masked * 2 * width
     if isinstance(objective, RandomProjectionSettings):

@@ -12,7 +12,7 @@ from sslrepro.budget.activations import predicted_activations
 from sslrepro.budget.memory import cuda_peak, measure, saved_bytes
 from sslrepro.budget.mixer_activations import CUDA, MIXER_ACTIVATIONS, PLAIN, PROCESSOR, Kernels
 from sslrepro.budget.names import NAMED
-from sslrepro.config import CellSettings, EncoderSettings, ModelSettings, NoObjective
+from sslrepro.config import CellSettings, ClonedRegressionSettings, DistillationSettings, EncoderSettings, ModelSettings, NoObjective
 from sslrepro.errors import UserError
 from sslrepro.models.blocks import split
 from sslrepro.models.linear import by_blocks
@@ -132,6 +132,12 @@ def test_a_mixer_without_a_rule_is_an_error() -> None:
     model = model.model_copy(update={"encoder": model.encoder.model_copy(update={"mixer": "unknown"})})
     with pytest.raises(UserError, match="unknown"):
         predicted_activations(model, objective, 16_000)
+
+
+@pytest.mark.parametrize("objective", [ClonedRegressionSettings(layers=2), DistillationSettings(teacher="a/b", layers=[2])])
+def test_an_objective_without_a_rule_is_an_error_and_no_nothing(objective) -> None:
+    with pytest.raises(UserError, match=f"no memory rule for {objective.name}"):
+        predicted_activations(FAMILIES["hubert"][0], objective, 16_000)
 
 
 def test_energy_says_why_it_is_missing(monkeypatch) -> None:
