@@ -44,6 +44,7 @@ TASKS = {
     for task in (
         Task("phone", labels.intervals, _linear, "phone.accuracy", "higher", frame_accuracy),
         Task("phone_ctc", labels.phones, _framewise, "phone_ctc.per", "lower", symbol_errors(count_phones)),
+        Task("phone_lstm", labels.phones, _bilstm, "phone_lstm.per", "lower", symbol_errors(count_phones)),
         Task("asr", labels.characters, _bilstm, "asr.wer", "lower", symbol_errors(count_text)),
         Task("keyword", labels.category("keyword"), _detectors, "keyword.accuracy", "higher", utterance_accuracy),
         Task("intent", labels.category("intent"), _detectors, "intent.accuracy", "higher", utterance_accuracy),
