@@ -5,7 +5,6 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -16,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from sslrepro.claims.ledger import template
 from sslrepro.paths import root
+from sslrepro.report.panels import done, nothing, panels
 
 BATCH = template("b{batch_seconds}")
 RULE = template("lr-{rule}-b{batch_seconds}")
@@ -82,7 +82,7 @@ def draw_against_batch(folder: Path, metrics: dict[str, str]) -> Figure:
     sns.lineplot(paper, x="batch_seconds", y="test_clean_greedy", hue="label_hours", ax=axes[-1], marker="o")
     axes[-1].legend(title="hours of labels", fontsize="small")
     _log(axes[-1], "batch_seconds", "WER on test-clean, %", "published, 400,000 updates")
-    return _done(figure)
+    return done(figure)
 
 
 def draw_labels(folder: Path) -> Figure:
@@ -90,8 +90,7 @@ def draw_labels(folder: Path) -> Figure:
     figure, axes = panels(2, width=5.2)
     for axis, title, table in zip(axes, ["ours", "published"], [fine_tunings(folder), published_fine_tunings()], strict=True):
         if table.empty:
-            axis.text(0.5, 0.5, "this profile fine-tunes nothing", transform=axis.transAxes, ha="center")
-            axis.set_axis_off()
+            nothing(figure, axis, "this profile fine-tunes nothing")
             continue
         table["labels"] = table.minutes.map(lambda minutes: f"{minutes:g} min" if minutes < 60 else f"{minutes / 60:g} h")
         shares = list(dict.fromkeys(table.sort_values("minutes").labels))
@@ -105,7 +104,7 @@ def draw_labels(folder: Path) -> Figure:
         _log(axis, "batch_seconds", f"{table.unit.iloc[0]}, %", title)
         plain_ticks(axis.yaxis, *axis.get_ylim())
         axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
-    return _done(figure)
+    return done(figure)
 
 
 def draw_against_hours(folder: Path, metric: str, label: str) -> Figure:
@@ -119,7 +118,7 @@ def draw_against_hours(folder: Path, metric: str, label: str) -> Figure:
     axes[1].set_yscale("log")
     _log(axes[1], "hours_seen", "WER on test-clean, %", "published, 100 hours of labels")
     plain_ticks(axes[1].yaxis, *axes[1].get_ylim())
-    return _done(figure)
+    return done(figure)
 
 
 def draw_dispersion(folder: Path) -> Figure:
@@ -143,7 +142,7 @@ def draw_dispersion(folder: Path) -> Figure:
         plain_ticks(axis.xaxis, *axis.get_xlim())
         plain_ticks(axis.yaxis, *axis.get_ylim())
         axis.legend(fontsize="small")
-    return _done(figure)
+    return done(figure)
 
 
 def draw_codes(folder: Path) -> Figure:
@@ -164,7 +163,7 @@ def draw_codes(folder: Path) -> Figure:
     axes[2].axhline(0.75, color="0.4", linestyle=":", linewidth=1)
     for axis in axes:
         axis.legend(fontsize="small")
-    return _done(figure)
+    return done(figure)
 
 
 def draw_rules(folder: Path) -> Figure:
@@ -181,7 +180,7 @@ def draw_rules(folder: Path) -> Figure:
     else:
         sns.lineplot(table, x="batch_seconds", y="value", hue="rule", style="rule", markers=True, ax=axes[0], errorbar=("sd", 1))
     _log(axes[0], "batch_seconds", "validation loss, nats", "peak rate by rule")
-    return _done(figure)
+    return done(figure)
 
 
 def _by_batch(table: pd.DataFrame, y: str, axis: Axes) -> None:
@@ -190,12 +189,6 @@ def _by_batch(table: pd.DataFrame, y: str, axis: Axes) -> None:
     sns.lineplot(table, x="hours_seen", y=y, hue="batch_seconds", palette=colours, marker="o", ax=axis, errorbar=("sd", 1))
     handles, names = axis.get_legend_handles_labels()
     axis.legend(handles, [f"{float(name):g}" for name in names], title="batch, s", fontsize="small")
-
-
-def panels(count: int, width: float = 4.0) -> tuple[Figure, list[Axes]]:
-    """So many panels side by side, each so many inches wide."""
-    figure, axes = plt.subplots(1, count, figsize=(width * count, 3.4), squeeze=False, layout="constrained")
-    return figure, list(axes[0])
 
 
 def _log(axis: Axes, x: str, y: str, title: str) -> None:
@@ -209,8 +202,3 @@ def plain_ticks(side: Axis, low: float, high: float) -> None:
     side.set_major_locator(LogLocator(subs=between, numticks=10) if high > 1.6 * low else MaxNLocator(4))
     side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     side.set_minor_locator(NullLocator())
-
-
-def _done(figure: Figure) -> Figure:
-    plt.close(figure)
-    return figure

@@ -21,6 +21,7 @@ from sslrepro.claims.ledger import template
 from sslrepro.config import CellSettings, Profile
 from sslrepro.data.corpus import Corpus
 from sslrepro.report.batch_size import plain_ticks
+from sslrepro.report.panels import done, nothing
 
 NAMES = OBJECTIVES | {"data2vec": "data2vec", "bestrq": "BEST-RQ"}
 # name of a cell -> coordinates that the name itself does not carry
@@ -100,7 +101,7 @@ def draw_u_curves(folder: Path) -> Figure:
             axis.legend(fontsize="x-small")
     for axis in axes[-1]:
         axis.set_xlabel("size, % of Slim")
-    return _done(figure)
+    return done(figure)
 
 
 def draw_shares(folder: Path) -> Figure:
@@ -109,7 +110,7 @@ def draw_shares(folder: Path) -> Figure:
     figure, axis = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
     table = ours[ours.objective.isin(ours[ours.family == "free"].objective)] if "loss" in ours else ours[:0]
     if table.empty:
-        return _nothing(figure, axis, "this profile runs no family with a free front end")
+        return nothing(figure, axis, "this profile runs no family with a free front end")
     best = table.groupby(["objective", "family"]).loss.transform(lambda values: values.groupby(table.size_pct).mean().min())
     table = table.assign(relative=table.loss / best)
     table = table.assign(
@@ -120,7 +121,7 @@ def draw_shares(folder: Path) -> Figure:
     _sizes(axis)
     axis.set(xlabel="size, % of Slim", ylabel="validation loss / its best")
     axis.legend(fontsize="small")
-    return _done(figure)
+    return done(figure)
 
 
 def best_by_share(folder: Path) -> pd.DataFrame:
@@ -222,7 +223,7 @@ def draw_guideline(folder: Path, profile: Profile) -> Figure:
     )
     axis.xaxis.set_minor_formatter(NullFormatter())
     plain_ticks(axis.yaxis, *axis.get_ylim())
-    return _done(figure)
+    return done(figure)
 
 
 def draw_shapes(folder: Path, profile: Profile) -> Figure:
@@ -241,16 +242,16 @@ def draw_shapes(folder: Path, profile: Profile) -> Figure:
         axis.set_xticks(range(len(names)), names)
         axis.set(xlabel="Slim (left) and Small (right), a line a seed", ylabel=METRICS[metric][1])
         if wide.empty:
-            _nothing(figure, axis, "no pair in this profile")
+            nothing(figure, axis, "no pair in this profile")
     depths = depths.assign(layers=[profile.studies["budget"].cells[cell].model.encoder.layers for cell in depths.cell])
     families = depths.groupby("objective").layers.nunique()
     depths = depths[depths.objective.isin(families[families > 2].index)]
     if depths.empty:
-        return _nothing(figure, axes[-1], "no family of depths in this profile")
+        return nothing(figure, axes[-1], "no family of depths in this profile")
     depths = depths.assign(objective=depths.objective.replace(NAMES))
     sns.lineplot(depths, x="layers", y="loss", hue="objective", marker="o", errorbar=("sd", 1), ax=axes[-1])
     axes[-1].set(xlabel="layers, at equal parameters and FLOPs", ylabel="validation loss", xticks=sorted(depths.layers.unique()))
-    return _done(figure)
+    return done(figure)
 
 
 def draw_unique(folder: Path) -> Figure:
@@ -259,13 +260,13 @@ def draw_unique(folder: Path) -> Figure:
     metrics = [name for name in METRICS if name in table and table[name].notna().any()]
     figure, axes = plt.subplots(1, max(len(metrics), 1), figsize=(4.2 * max(len(metrics), 1), 3.4), squeeze=False, layout="constrained")
     if table.empty:
-        return _nothing(figure, axes[0, 0], "this profile varies no hours")
+        return nothing(figure, axes[0, 0], "this profile varies no hours")
     for axis, metric in zip(axes[0], metrics, strict=True):
         sns.lineplot(table, x="hours", y=metric, hue="variant", style="variant", markers=True, errorbar=("sd", 1), ax=axis)
         axis.set(xscale="log", xlabel="unique hours, of 960", ylabel=METRICS[metric][1])
         plain_ticks(axis.xaxis, *axis.get_xlim())
         axis.legend(fontsize="x-small")
-    return _done(figure)
+    return done(figure)
 
 
 def subsets(profile: Profile, corpus: Corpus) -> pd.DataFrame:
@@ -299,9 +300,9 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
         axis.set(xlabel="training FLOPs; hollow: labels too", ylabel=METRICS[metric][1])
         axis.xaxis.set_major_formatter("{x:.2g}")
         if present.empty:
-            _nothing(figure, axis, "no budget in FLOPs in this profile")
+            nothing(figure, axis, "no budget in FLOPs in this profile")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
-    return _done(figure)
+    return done(figure)
 
 
 def costs(profile: Profile, cells: list[str]) -> pd.DataFrame:
@@ -323,14 +324,3 @@ def _sizes(axis: Axes) -> None:
     axis.set_xscale("log")
     axis.set_xticks([30, 100, 473, 1582], ["30", "100", "473", "1582"])
     axis.minorticks_off()
-
-
-def _nothing(figure: Figure, axis: Axes, why: str) -> Figure:
-    axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center")
-    axis.set_axis_off()
-    return _done(figure)
-
-
-def _done(figure: Figure) -> Figure:
-    plt.close(figure)
-    return figure

@@ -9,7 +9,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from sslrepro.report.batch_size import checkpoints, panels, plain_ticks, published
+from sslrepro.report.batch_size import checkpoints, plain_ticks, published
+from sslrepro.report.panels import panels
 
 CRITERION = 0.05  # of claims batch-05 and 06: the relative spread at equal hours
 LABELS = ("10 minutes of labels", "100 hours of labels")  # of the published table

@@ -1,4 +1,4 @@
-"""What several of the survey's figures share: a row of panels, a figure that says why it is empty, the floors of a probe."""
+"""What several studies' figures share: a row of panels, a panel that says why it is empty, the floors of a probe."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ def wide(folder: Path) -> pd.DataFrame:
     return table.pivot_table(index=["cell", "seed"], columns="metric", values="value").reset_index()
 
 
-def panels(count: int, width: float) -> tuple[Figure, list[Axes]]:
+def panels(count: int, width: float = 4.0) -> tuple[Figure, list[Axes]]:
+    """So many panels side by side, each so many inches wide."""
     figure, axes = plt.subplots(1, count, figsize=(width * count, 3.4), squeeze=False, layout="constrained")
     return figure, list(axes[0])
 
 
 def nothing(figure: Figure, axis: Axes, why: str) -> Figure:
+    """The figure, with an empty panel that says why."""
     axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center")
     axis.set_axis_off()
     return done(figure)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from sslrepro.report.batch_size import plain_ticks
+from sslrepro.report.panels import done, nothing, panels, wide
 
 MEASURED = r"^cost\.(?P<what>update_seconds|peak_bytes|mixer_seconds)_(?P<length>[\d.]+)$"
 REFERENCES = ("unfused", "attention")  # attention as of the papers' day, and as fused kernels have it
@@ -104,8 +105,8 @@ def draw_cost(folder: Path) -> Figure:
     """Time and memory of an update against the input's length; below, each over that of unfused attention."""
     table = measurements(folder, "cost")
     figure, axes = plt.subplots(2, 2, figsize=(9.6, 6.4), sharex=True, layout="constrained")
-    panels = {"update_seconds": ("seconds an update", 1.0), "peak_bytes": ("memory of an update, GB", 1e9)}
-    for (above, below), (what, (label, unit)) in zip(axes.T, panels.items(), strict=True):
+    shown = {"update_seconds": ("seconds an update", 1.0), "peak_bytes": ("memory of an update, GB", 1e9)}
+    for (above, below), (what, (label, unit)) in zip(axes.T, shown.items(), strict=True):
         part = table[table.what == what].assign(value=lambda t, unit=unit: t.value / unit)
         _lines(above, part, label)
         reference = part[part.mixer == "unfused"].groupby("length").value.mean()
@@ -115,40 +116,37 @@ def draw_cost(folder: Path) -> Figure:
         below.set_xlabel("seconds of audio")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    plt.close(figure)
-    return figure
+    return done(figure)
 
 
 def draw_mixers(folder: Path) -> Figure:
     """Time of one mixer alone, forward and backward, against frames; dotted lines rise with the frames and with their square."""
     table = measurements(folder, "mixer")
     figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    if table.empty:
+        return nothing(figure, axis, "this profile times no mixer alone")
     _lines(axis, table.assign(value=1e3 * table.value), "milliseconds, forward and backward")
-    if len(table):
-        x = np.array([table.length.min(), table.length.max()])
-        start = 1e3 * table[table.length == x[0]].value.min()
-        for power in (1, 2):
-            axis.plot(x, start * (x / x[0]) ** power, ":", color="0.5", linewidth=1)
-            axis.annotate(f"T^{power}" if power > 1 else "T", (x[1], start * (x[1] / x[0]) ** power), fontsize=8, color="0.4")
-        axis.legend(fontsize="small")
-    else:
-        axis.text(0.5, 0.5, "this profile times no mixer alone", transform=axis.transAxes, ha="center")
+    x = np.array([table.length.min(), table.length.max()])
+    start = 1e3 * table[table.length == x[0]].value.min()
+    for power in (1, 2):
+        axis.plot(x, start * (x / x[0]) ** power, ":", color="0.5", linewidth=1)
+        axis.annotate(f"T^{power}" if power > 1 else "T", (x[1], start * (x[1] / x[0]) ** power), fontsize=8, color="0.4")
+    axis.legend(fontsize="small")
     axis.set_xlabel("frames")
-    plt.close(figure)
-    return figure
+    return done(figure)
 
 
 def draw_quality(folder: Path, metrics: dict[str, str]) -> Figure:
     """Each pre-trained model's error over the MACs of its forward; dotted: the floors. metrics: name in the tables -> label."""
-    table = pd.read_csv(folder / "metrics.csv").pivot_table(index=["cell", "seed"], columns="metric", values="value").reset_index()
+    table = wide(folder)
     table["mixer"] = table.cell.str.extract("^wav2vec2-(.+)$")[0]
     present = [name for name in metrics if name in table and table[table.mixer.notna()][name].notna().any()] or list(metrics)[:1]
-    figure, axes = plt.subplots(1, len(present), figsize=(4.2 * len(present), 3.6), squeeze=False, layout="constrained")
-    for axis, name in zip(axes[0], present, strict=True):
-        axis.set(xlabel="GMAC of one utterance", ylabel=metrics[name])
+    figure, axes = panels(len(present), width=4.2)
+    for axis, name in zip(axes, present, strict=True):
         if name not in table or table[table.mixer.notna()].empty:
-            axis.text(0.5, 0.5, "this profile scores nothing", transform=axis.transAxes, ha="center")
+            nothing(figure, axis, "this profile scores nothing")
             continue
+        axis.set(xlabel="GMAC of one utterance", ylabel=metrics[name])
         for mixer, group in table.dropna(subset=["mixer", name]).groupby("mixer"):
             known = mixer.removesuffix("-equal-compute")
             label = NAMES.get(known, known) + (", equal compute" if known != mixer else "")
@@ -161,8 +159,7 @@ def draw_quality(folder: Path, metrics: dict[str, str]) -> Figure:
             axis.annotate(cell, (0.02, level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize="small")
-    plt.close(figure)
-    return figure
+    return done(figure)
 
 
 def _lines(axis: Axes, table: pd.DataFrame, label: str, log: bool = True) -> None:

@@ -9,30 +9,15 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from small_cells import cell, profile_of, until
 
-from sslrepro.config import Profile, parse
 from sslrepro.paths import cell_dir
 from sslrepro.pipeline import cluster
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "sinfo", "squeue", "scontrol", "scancel")
-CELL = {
-    "seeds": [0],
-    "input": "artifacts/tiny/corpus",
-    "model": {
-        "front_end": {"kind": "logmel", "mels": 20, "stack": 4},
-        "encoder": {"layers": 1, "width": 16, "ffn": 16, "heads": 2, "position": {"kernel": 4, "groups": 2}},
-    },
-    "objective": {"name": "contrastive", "negatives": 4, "final_dim": 8, "quantizer": {"codes": 4, "dim": 8, "anneal_share": 0.5}},
-    "training": {
-        "budget": {"unit": "updates", "amount": 8_000}, "batch_seconds": 8.0, "micro_batch_seconds": 8.0, "min_seconds": 0.5,
-        "checkpoint_seconds": 5.0,
-    },
-    "downstream": {"tasks": []},
-}  # fmt: skip
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -61,13 +46,6 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def until(holds, seconds: float, what: str) -> None:
-    ends = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < ends, f"no {what} after {seconds:g} s"
-        time.sleep(0.5)
 
 
 @pytest.fixture
@@ -111,14 +89,13 @@ def output(job) -> str:
 
 def test_a_cell_outlives_its_time(slurm, project: Path) -> None:
     """Turns of a minute, of which the last 12 s are for stopping; the same weights as of the cell that has all the time."""
-    data = {"corpus": {"hours": 0.03, "voices": 6, "words": 100}}
-    values = {"profile": "tiny", "data": data, "studies": {"budget": {"cells": {"short": CELL, "long": CELL}}}, "with_cells": ["budget"]}
-    profile = parse(Profile, values, "test")
+    long = cell(8_000, checkpoint_seconds=5.0)
+    profile = profile_of(short=long, long=long)
     jobs = cluster.submit(profile, "budget", ["short"], 1, {}, warning=12) | cluster.submit(profile, "budget", ["long"], 60, {})
-    for cell, job in jobs.items():
-        until(job.paths.result_pickle.exists, 900, f"result of {cell}; it said {output(job)}")
-        assert job.result() == str(cell_dir("tiny", "budget", cell))
+    for name, job in jobs.items():
+        until(job.paths.result_pickle.exists, 900, f"result of {name}; it said {output(job)}")
+        assert job.result() == str(cell_dir("tiny", "budget", name))
     said = output(jobs["short"])
     assert said.count("Starting with JobEnvironment") >= 2 and "timed-out" in said and "remaining timeouts" in said, said
-    short, long = (cell_dir("tiny", "budget", cell) / "0" / "model.safetensors" for cell in ("short", "long"))
-    assert short.read_bytes() == long.read_bytes()
+    short, whole = (cell_dir("tiny", "budget", name) / "0" / "model.safetensors" for name in ("short", "long"))
+    assert short.read_bytes() == whole.read_bytes()

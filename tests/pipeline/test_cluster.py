@@ -6,35 +6,19 @@ import time
 from pathlib import Path
 
 import pytest
+from small_cells import cell, profile_of, until
 
 from sslrepro.cli import main
-from sslrepro.config import Profile, parse
+from sslrepro.config import Profile
 from sslrepro.errors import UserError
 from sslrepro.paths import cell_dir, work_dir
 from sslrepro.pipeline import cluster, sweep
 
-CELL = {
-    "seeds": [0],
-    "input": "artifacts/tiny/corpus",
-    "model": {
-        "front_end": {"kind": "logmel", "mels": 20, "stack": 4},
-        "encoder": {"layers": 1, "width": 16, "ffn": 16, "heads": 2, "position": {"kernel": 4, "groups": 2}},
-    },
-    "objective": {"name": "contrastive", "negatives": 4, "final_dim": 8, "quantizer": {"codes": 4, "dim": 8, "anneal_share": 0.5}},
-    "training": {
-        "budget": {"unit": "updates", "amount": 120}, "batch_seconds": 8.0, "micro_batch_seconds": 8.0, "min_seconds": 0.5,
-        "checkpoint_seconds": 0.2,
-    },
-    "downstream": {"tasks": []},
-}  # fmt: skip
-
 
 @pytest.fixture
 def profile(project) -> Profile:
-    data = {"corpus": {"hours": 0.03, "voices": 6, "words": 100}}
-    cells = {"broken": CELL, "whole": CELL, "after": CELL | {"start": "budget/broken"}}
-    values = {"profile": "tiny", "data": data, "studies": {"budget": {"cells": cells}}, "with_cells": ["budget"]}
-    return parse(Profile, values, "test")
+    long = cell(120, checkpoint_seconds=0.2)
+    return profile_of(broken=long, whole=long, after=long | {"start": "budget/broken"})
 
 
 def task_of(job) -> int:
@@ -47,15 +31,13 @@ def test_a_job_asked_to_stop_goes_on_from_its_checkpoint(profile):
     jobs = cluster.submit(profile, "budget", ["broken", "whole"], 30, {}, local=True)
     assert list(jobs) == ["broken", "whole"]
     checkpoints = work_dir("tiny", "budget", "broken") / "0" / "checkpoints"
-    ends = time.monotonic() + 120
-    while not (checkpoints.exists() and any(checkpoints.iterdir())) and time.monotonic() < ends:
-        time.sleep(0.02)
+    until(lambda: checkpoints.exists() and any(checkpoints.iterdir()), 120, "checkpoint")
     os.kill(task_of(jobs["broken"]), signal.SIGUSR2)  # what SLURM sends when the time is nearly up
-    for cell, job in jobs.items():
-        assert job.result() == str(cell_dir("tiny", "budget", cell))
+    for name, job in jobs.items():
+        assert job.result() == str(cell_dir("tiny", "budget", name))
     said = jobs["broken"].stdout() + jobs["broken"].stderr()
     assert "Requeued job" in said and said.count("Starting with JobEnvironment") == 2
-    broken, whole = (cell_dir("tiny", "budget", cell) / "0" / "model.safetensors" for cell in ("broken", "whole"))
+    broken, whole = (cell_dir("tiny", "budget", name) / "0" / "model.safetensors" for name in ("broken", "whole"))
     assert broken.read_bytes() == whole.read_bytes()
     assert cluster.submit(profile, "budget", ["whole"], 30, {}, local=True) == {}, "it is finished"
 
@@ -82,9 +64,7 @@ def test_scoring_is_not_waited_for(profile, monkeypatch):
 
     def scoring(profile, study, cell, should_stop) -> None:
         os.kill(os.getpid(), number)
-        ends = time.monotonic() + 10
-        while not asked and time.monotonic() < ends:
-            time.sleep(0.05)
+        until(lambda: asked, 10, "request")
 
     monkeypatch.setattr(sweep, "run", scoring)
     try:

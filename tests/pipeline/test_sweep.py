@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from small_cells import cell, profile_of, values
 
-from sslrepro.config import Profile, parse
+from sslrepro.config import Profile
 from sslrepro.errors import UserError
 from sslrepro.paths import cell_dir
 from sslrepro.pipeline.sweep import is_finished, sweep
@@ -19,22 +20,11 @@ from sslrepro.pipeline.sweep import is_finished, sweep
 REPOSITORY = Path(__file__).resolve().parents[2]
 # what a bare GPU machine must have; pandas because the corpus is a table
 NEEDED = ["torch", "numpy", "pydantic", "PyYAML", "safetensors", "soundfile", "lightning-fabric", "pandas", "tqdm"]
-CELL = {
-    "seeds": [0],
-    "input": "artifacts/tiny/corpus",
-    "model": {
-        "front_end": {"kind": "logmel", "mels": 20, "stack": 4},
-        "encoder": {"layers": 1, "width": 16, "ffn": 16, "heads": 2, "position": {"kernel": 4, "groups": 2}},
-    },
-    "objective": {"name": "contrastive", "negatives": 4, "final_dim": 8, "quantizer": {"codes": 4, "dim": 8, "anneal_share": 0.5}},
-    "training": {"budget": {"unit": "updates", "amount": 4}, "batch_seconds": 8.0, "micro_batch_seconds": 8.0, "min_seconds": 0.5},
-}
 
 
 @pytest.fixture
 def profile(project) -> Profile:
-    data = {"corpus": {"hours": 0.03, "voices": 6, "words": 100}}
-    return parse(Profile, {"profile": "tiny", "data": data, "studies": {"budget": {"cells": {"a": CELL, "b": CELL}}}}, "test")
+    return profile_of(a=cell(4), b=cell(4))
 
 
 def test_finished_cells_are_skipped_and_changed_ones_are_not(profile):
@@ -102,12 +92,7 @@ def test_it_imports_no_more_than_training_needs(profile, project):
         if not allowed & {canonicalize_name(owner) for owner in owners} and module.isidentifier() and module != "sslrepro"
     )
     assert {"dvc", "papermill", "wandb", "sklearn", "scipy", "torchaudio", "transformers", "seaborn"} <= set(blocked)
-    cell = CELL | {"downstream": {"tasks": ["phone"], "updates": 5, "train_hours": 0.01}}
-    content = {
-        "profile": "tiny",
-        "data": {"corpus": {"hours": 0.03, "voices": 6, "words": 100}},
-        "studies": {"budget": {"cells": {"a": cell}}},
-    }
+    content = values(a=cell(4) | {"downstream": {"tasks": ["phone"], "updates": 5, "train_hours": 0.01}})
     script = f"""
         import json, sys
         from importlib.machinery import PathFinder
