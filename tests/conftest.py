@@ -25,6 +25,17 @@ def tiny_corpus_dir(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def two_languages_dir(tmp_path_factory) -> Path:
+    """The same English, with German besides; read it, never write it."""
+    from sslrepro.data.embedded import build_embedded
+
+    folder = tmp_path_factory.mktemp("two") / "corpus"
+    languages = [{"voice": "de", "hours": 0.02, "words": 100}]
+    build_embedded(CorpusSettings(hours=0.03, voices=6, words=100, languages=languages), folder, 2)
+    return folder
+
+
 @pytest.fixture
 def project(tmp_path, tiny_corpus_dir, monkeypatch) -> Path:
     """An empty project folder of its own whose profile `tiny` has that corpus: what is written goes there."""

@@ -34,8 +34,21 @@ def open_corpus(profile: str) -> Corpus:
 
 
 def overview(corpus: Corpus) -> pd.DataFrame:
-    """Utterances, hours and speakers of each split."""
-    return pd.DataFrame(corpus.info["splits"]).T.astype({"utterances": int, "speakers": int})
+    """Utterances, hours and speakers of each split; of each language, where there are several."""
+    languages = corpus.info.get("languages", {})
+    parts = {name: pd.DataFrame(splits).T for name, splits in languages.items()}
+    table = pd.concat(parts, names=["language", "split"]) if len(parts) > 1 else pd.DataFrame(corpus.info["splits"]).T
+    return table.astype({"utterances": int, "speakers": int})
+
+
+def in_each_language(corpus: Corpus) -> list[Corpus]:
+    """The same corpus, each of its languages chosen in turn."""
+    return [Corpus(corpus.folder, [name]) for name in corpus.info.get("languages", {})] or [corpus]
+
+
+def training_hours(corpus: Corpus) -> float:
+    """Of the corpus's chosen language."""
+    return float(corpus.durations[corpus.split("train").index].sum()) / 3600
 
 
 def one_of_each_voice(corpus: Corpus, split: str = "train", most: int = 6) -> list[int]:
@@ -69,9 +82,9 @@ def draw_utterance(corpus: Corpus, index: int) -> Figure:
 
 
 def draw_statistics(corpus: Corpus) -> Figure:
-    """Durations by split, hours by speaker, phones by frequency, and words against Zipf's law."""
+    """Durations by split, hours by speaker, phones by frequency, and words against Zipf's law, of the corpus's chosen languages."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained")
-    table = corpus.utterances.assign(seconds=corpus.durations)
+    table = corpus.utterances.assign(seconds=corpus.durations).loc[corpus.rows]
     sns.histplot(table, x="seconds", hue="split", hue_order=_SPLITS, stat="density", common_norm=False, element="step", ax=axes[0, 0])
     axes[0, 0].set(title="Duration of utterances")
     minutes = table.groupby("speaker", observed=True).agg(minutes=("seconds", lambda s: s.sum() / 60), split=("split", "first"))
@@ -87,7 +100,7 @@ def draw_statistics(corpus: Corpus) -> Figure:
 
 def _draw_phones(corpus: Corpus, axis: Axes) -> None:
     alignment = corpus.alignment()
-    phones = alignment[alignment["tier"] == "phone"]
+    phones = alignment[(alignment["tier"] == "phone") & alignment["utterance"].isin(corpus.utterances.loc[corpus.rows, "utterance"])]
     axis.set(title="Phones are not known" if phones.empty else "Share of time of each phone")
     if phones.empty:
         return
@@ -99,7 +112,7 @@ def _draw_phones(corpus: Corpus, axis: Axes) -> None:
 
 
 def _draw_words(corpus: Corpus, axis: Axes) -> None:
-    counts = Counter(word for text in corpus.utterances["text"] for word in text.split())
+    counts = Counter(word for text in corpus.utterances.loc[corpus.rows, "text"] for word in text.split())
     axis.set(title="Words are not known" if not counts else f"{len(counts)} words by rank")
     if not counts:
         return
@@ -113,7 +126,7 @@ def _draw_words(corpus: Corpus, axis: Axes) -> None:
 
 def nested_subsets(corpus: Corpus, steps: int = 4) -> pd.DataFrame:
     """Halves of halves of the training hours, both ways: with speakers added as hours grow, and with every speaker kept."""
-    total = corpus.info["splits"]["train"]["hours"]
+    total = training_hours(corpus)
     rows = []
     for hours in [math.floor(total * 1e4 / 2**i) / 1e4 for i in reversed(range(steps))]:
         for fixed in (False, True):
@@ -135,7 +148,7 @@ def task_levels(corpus: Corpus, tasks: list[str], updates: int, hours: float | N
     from sslrepro.downstream.scores import score
     from sslrepro.models.upstream import Upstream
 
-    hours = hours or min(0.5, math.floor(corpus.info["splits"]["train"]["hours"] * 1e4) / 1e4)
+    hours = hours or min(0.5, math.floor(training_hours(corpus) * 1e4) / 1e4)
     settings = DownstreamSettings(tasks=tasks, updates=updates, train_hours=hours)
     model = ModelSettings(front_end=LogMelFrontEnd(), encoder=None)
     scores = score(Upstream(model), corpus, settings, seed=0)

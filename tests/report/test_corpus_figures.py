@@ -5,7 +5,15 @@ import soundfile
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.folders import prepare
 from sslrepro.draws import numpy_generator
-from sslrepro.report.corpus import draw_statistics, draw_utterance, nested_subsets, one_of_each_voice, overview, task_levels
+from sslrepro.report.corpus import (
+    draw_statistics,
+    draw_utterance,
+    in_each_language,
+    nested_subsets,
+    one_of_each_voice,
+    overview,
+    task_levels,
+)
 
 
 def test_figures_show_what_is_known(tiny_corpus_dir):
@@ -28,6 +36,18 @@ def test_real_speech_without_phones_or_text_is_shown_too(tmp_path):
     corpus = Corpus(tmp_path / "out")
     assert not draw_utterance(corpus, 0).axes[1].texts
     assert [axis.get_title() for axis in draw_statistics(corpus).axes[2:]] == ["Phones are not known", "Words are not known"]
+
+
+def test_languages_are_shown_apart(two_languages_dir, tiny_corpus_dir):
+    english, german = in_each_language(Corpus(two_languages_dir))
+    alone = Corpus(tiny_corpus_dir)
+    assert len(in_each_language(alone)) == 1
+    assert nested_subsets(english, 3).equals(nested_subsets(alone, 3)) and len(nested_subsets(german, 2)) == 4
+    bars = [len(draw_statistics(corpus).axes[2].patches) for corpus in (alone, english, german)]
+    assert bars[0] == bars[1] == len(alone.info["phones"]) and 20 < bars[2] < len(german.info["phones"])
+    assert {line.split("-")[0] for line in map(german.name, one_of_each_voice(german))} == {"de"}
+    table = overview(english)
+    assert table.loc["en"].equals(overview(alone)) and table.loc[("de", "train"), "hours"] >= 0.02
 
 
 def test_subsets_nest_and_keep_or_add_speakers(tiny_corpus_dir):
