@@ -35,7 +35,7 @@ def test_export_writes_what_a_stranger_loads(runs, tmp_path, capsys) -> None:
     assert "wav2vec2" in capsys.readouterr().out
     waveform = torch.randn(2, 4_000)
     save_file({"x": waveform}, tmp_path / "waveform")
-    done = subprocess.run([sys.executable, "-P", "-c", STRANGER], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-P", "-c", STRANGER], cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3_000:]
     with torch.no_grad():
         wanted = load_upstream(runs["waveform"])(waveform).output
