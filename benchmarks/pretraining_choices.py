@@ -1,4 +1,4 @@
-"""Learning rates of pre-training and of training from scratch, chosen on the validation split; held-out data select nothing.
+"""Learning rates of pre-training, training from scratch and some probes, chosen on the validation split; held-out data select nothing.
 
     python benchmarks/pretraining_choices.py budget stochastic summarymixing      # needs the corpus and the targets of profile laptop
 
@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.choices import SEED, Validation
+from benchmarks.choices import PROBES, SEED, Validation
 from sslrepro import objectives
 from sslrepro.config import CellSettings
 from sslrepro.data.targets import Targets, build_targets
-from sslrepro.downstream import fine_tune
+from sslrepro.downstream import fine_tune, score
 from sslrepro.draws import key64
 from sslrepro.models.upstream import Upstream
 from sslrepro.paths import corpus_dir, targets_dir
@@ -54,7 +54,10 @@ RUNS: dict[str, list[tuple[str, tuple[float, ...], float]]] = {
         ("wav2vec2-summarymixing", (3.5e-3, 1.75e-3), 0.4),
         ("wav2vec2-attention", (3.5e-3, 1.75e-3), 0.4),
         ("supervised-conformer-summarymixing", (3.0e-3, 1.0e-3), 0.5),
+        ("supervised-conformer-summarymixing", (3.0e-3,), 1.0),
         ("supervised-conformer-attention", (3.0e-3, 1.0e-3), 0.5),
+        # the probes whose rate no other study chose, on a random initialisation, which favours no mixer
+        ("floor-random", (3.0e-3, 1.0e-2, 3.0e-2), 1.0),
     ],
 }
 
@@ -78,12 +81,13 @@ def _table(study: str) -> Path:
 
 def _runs(study: str, cells: dict[str, CellSettings], corpus: Validation, done: set[tuple]) -> Iterator[dict[str, Any]]:
     for name, rates, share in RUNS[study]:
-        run = _pre_trained if cells[name].is_trained else _from_scratch
+        cell = cells[name]
+        run = _pre_trained if cell.is_trained else _from_scratch if cell.downstream.fine_tune.shares else _probed
         for rate in rates:
             if (name, rate, share) in done:
                 continue
             began = time.process_time()
-            found = run(cells[name], corpus, rate, share)
+            found = run(cell, corpus, rate, share)
             yield {"cell": name, "rate": rate, "share": share, **found, "cpu_seconds": round(time.process_time() - began, 1)}
 
 
@@ -103,13 +107,23 @@ def _pre_trained(cell: CellSettings, corpus: Validation, rate: float, share: flo
     return spent | {name: valid[name] for name in names}
 
 
+def _probed(cell: CellSettings, corpus: Validation, rate: float, share: float) -> dict[str, Any]:
+    tasks = [task for task in cell.downstream.tasks if task not in PROBES]  # theirs are in choices.json
+    changes = {"tasks": tasks, "learning_rate": rate, "learning_rates": {}, "updates": round(cell.downstream.updates * share)}
+    downstream = cell.downstream.model_copy(update=changes)
+    return {"updates": downstream.updates, **score(_untrained(cell), corpus, downstream, SEED).metrics}
+
+
+def _untrained(cell: CellSettings) -> Upstream:
+    torch.manual_seed(key64(SEED, "init"))
+    module = objectives.build(cell)
+    return (module if isinstance(module, Upstream) else module.upstream).eval()
+
+
 def _from_scratch(cell: CellSettings, corpus: Validation, rate: float, share: float) -> dict[str, Any]:
     tuning = cell.downstream.fine_tune.model_copy(update={"learning_rate": rate})
     labels = tuning.shares[0].model_copy(update={"updates": round(tuning.shares[0].updates * share)})
-    torch.manual_seed(key64(SEED, "init"))
-    module = objectives.build(cell)
-    upstream = module if isinstance(module, Upstream) else module.upstream
-    _, result = fine_tune(upstream.eval(), corpus, tuning, labels, SEED, "cpu")
+    _, result = fine_tune(_untrained(cell), corpus, tuning, labels, SEED, "cpu")
     return {"updates": labels.updates, "per": result.metrics[f"fine_tune_{labels.minutes:g}min.per"]}
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from sslrepro.report.batch_size import plain_ticks
+from sslrepro.report.efficiency_map import error
 from sslrepro.report.panels import done, nothing, panels, wide
 
 MEASURED = r"^cost\.(?P<what>update_seconds|peak_bytes|mixer_seconds)_(?P<length>[\d.]+)$"
@@ -27,6 +28,12 @@ CONDITIONS = {
     "sm-06: supervised": ("supervised-conformer-summarymixing", "supervised-conformer-attention", "supervised-conformer-fused"),
     "sm-08: BEST-RQ": ("bestrq-summarymixing", "bestrq-attention", "bestrq-fused"),
 }
+# what is compared -> SummaryMixing, attention, and the floors' names
+COMPARED = (
+    ("at equal data", "wav2vec2-summarymixing", "wav2vec2-attention", "floor-(logmel|random)"),
+    ("at equal compute", "wav2vec2-summarymixing-equal-compute", "wav2vec2-attention", "floor-(logmel|random)"),
+    ("in a second language", "second-summarymixing", "second-attention", "floor-second-(logmel|random)"),
+)
 COLOURS = dict(zip(NAMES, sns.color_palette("colorblind", len(NAMES)), strict=True))
 
 
@@ -152,9 +159,7 @@ def draw_quality(folder: Path, metrics: dict[str, str]) -> Figure:
             label = NAMES.get(known, known) + (", equal compute" if known != mixer else "")
             x, y = group["cost.macs"].mean() / 1e9, group[name]
             axis.errorbar(x, y.mean(), yerr=y.std() if len(y) > 1 else None, fmt="o", color=COLOURS.get(known), label=label)
-        for cell, level in (
-            table[table.cell.str.startswith("floor-") & ~table.cell.str.contains("supervised")].groupby("cell")[name].mean().items()
-        ):
+        for cell, level in table[table.cell.str.fullmatch("floor-(logmel|random)")].groupby("cell")[name].mean().items():
             axis.axhline(level, color="0.4", linestyle=":", linewidth=1)
             axis.annotate(cell, (0.02, level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
         if axis.get_legend_handles_labels()[0]:
@@ -174,3 +179,20 @@ def _lines(axis: Axes, table: pd.DataFrame, label: str, log: bool = True) -> Non
     axis.xaxis.set_minor_locator(NullLocator())
     if log and len(table):
         plain_ticks(axis.yaxis, *axis.get_ylim())
+
+
+def kept(folder: Path, metrics: dict[str, str]) -> pd.DataFrame:
+    """Errors of the better floor, of attention and of SummaryMixing, means over seeds in per cent, and the share of attention's gain
+    that is kept: at equal data, at equal compute, and with little speech of a second language. metrics: name in the tables -> label."""
+    table = wide(folder)
+    rows = {}
+    for what, mixing, attention, floors in COMPARED:
+        for name, label in metrics.items():
+            if name not in table:
+                continue
+            means = (100 * error(name, table[name])).groupby(table.cell).mean()
+            floor, one, other = means[means.index.str.fullmatch(floors)].min(), means.get(attention, np.nan), means.get(mixing, np.nan)
+            if not np.isnan([floor, one, other]).any():
+                rows[what, label] = [floor, one, other, (floor - other) / (floor - one) if one < floor else np.nan]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["floor", "attention", "SummaryMixing", "share kept"])
+    return table.set_axis(pd.MultiIndex.from_tuples(table.index, names=["compared", "task"]) if rows else table.index)

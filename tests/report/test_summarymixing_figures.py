@@ -56,3 +56,19 @@ def test_costs_stand_over_attention_as_of_the_day_and_as_of_today(tmp_path):
     assert list(table.index.get_level_values("seconds")) == ["", "20", "80"]
     pd.DataFrame(rows[:0], columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
     assert summarymixing.conditions(tmp_path).empty
+
+
+def test_the_share_kept_is_of_the_gain_over_the_better_floor(tmp_path):
+    errors = {
+        "floor-logmel": 0.9, "floor-random": 0.8, "floor-supervised-logmel": 0.1, "wav2vec2-attention": 0.4, "wav2vec2-summarymixing": 0.5,
+        "wav2vec2-summarymixing-equal-compute": 0.3, "floor-second-logmel": 0.7, "second-attention": 0.7, "second-summarymixing": 0.6,
+    }  # fmt: skip
+    rows = [(cell, seed, "phone_ctc.per", value) for cell, value in errors.items() for seed in (0, 1)]
+    rows += [(cell, seed, "intent.accuracy", 1 - value) for cell, value in errors.items() for seed in (0, 1) if "second" not in cell]
+    pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    table = summarymixing.kept(tmp_path, {"phone_ctc.per": "phones", "intent.accuracy": "intents", "verification.eer": "voices"})
+    assert table.loc[("at equal data", "phones")].to_list() == pytest.approx([80, 40, 50, 0.75])
+    assert table.loc[("at equal compute", "intents"), "share kept"] == pytest.approx(1.25)
+    assert table.loc["in a second language"].index.to_list() == ["phones"]
+    assert table.loc[("in a second language", "phones")].isna().to_list() == [False, False, False, True], "no gain to keep"
+    assert summarymixing.kept(tmp_path, {"verification.eer": "voices"}).empty
