@@ -8,7 +8,7 @@ import transformers as hf
 from safetensors.torch import save_file
 from torchaudio.models.wav2vec2 import components
 
-from sslrepro.config import MaskedPredictionSettings
+from sslrepro.config import EncoderSettings, MaskedPredictionSettings, ModelSettings
 from sslrepro.draws import torch_generator
 from sslrepro.errors import UserError
 from sslrepro.interop.names import peer_names
@@ -283,3 +283,23 @@ def test_a_folder_without_heads_is_refused(tmp_path) -> None:
     save_file({}, tmp_path / "hubert" / "model.safetensors")
     with pytest.raises(UserError, match="'hubert' has no quantizer"):
         load_contrastive_folder(tmp_path / "hubert")
+
+
+def test_masked_prediction_of_hubert_pretrain_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As published: twelve layers of 768, the loss and what is guessed right."""
+    torch.manual_seed(4)
+    drops = {f"encoder_{name}": 0.0 for name in ("projection_dropout", "attention_dropout", "dropout", "layer_drop")}
+    peer = torchaudio.models.hubert_pretrain_base(num_classes=100, **drops)
+    settings = MaskedPredictionSettings(classes=100, final_dim=256, feature_weight=0.0)
+    model = ModelSettings(encoder=EncoderSettings(dropout=0.0, attention_dropout=0.0), dropout_input=0.0, padding="peer")
+    ours = MaskedPrediction(settings, Upstream(model))
+    load_hubert_state(ours, peer.state_dict())
+    batch = make_batch(ours.upstream, torch.float32, [12_345, 9_346], classes=100)
+    totals = make_totals(batch)
+    monkeypatch.setattr(components, "_compute_mask_indices", lambda *arguments, **more: batch.mask)
+    with torch.no_grad():
+        logits, _, _ = peer(batch.waveforms, batch.labels, batch.lengths)
+        got = ours(batch, totals)
+    wanted = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long), reduction="sum")
+    torch.testing.assert_close(got.sums["nats"], wanted, **TOLERANCE[torch.float32])
+    assert got.sums["correct"] == (logits.argmax(-1) == 0).sum()
