@@ -31,6 +31,7 @@ CONDITIONS = {
 # what is compared -> SummaryMixing, attention, and the floors' names
 COMPARED = (
     ("at equal data", "wav2vec2-summarymixing", "wav2vec2-attention", "floor-(logmel|random)"),
+    ("at equal data", "heads-summarymixing", "heads-attention", "floor-heads-(logmel|random)"),
     ("at equal compute", "wav2vec2-summarymixing-equal-compute", "wav2vec2-attention", "floor-(logmel|random)"),
     ("in a second language", "second-summarymixing", "second-attention", "floor-second-(logmel|random)"),
 )
