@@ -158,8 +158,9 @@ def draw_quality(folder: Path, metrics: dict[str, str]) -> Figure:
         for mixer, group in table.dropna(subset=["mixer", name]).groupby("mixer"):
             known = mixer.removesuffix("-equal-compute")
             label = NAMES.get(known, known) + (", equal compute" if known != mixer else "")
-            x, y = group["cost.macs"].mean() / 1e9, group[name]
-            axis.errorbar(x, y.mean(), yerr=y.std() if len(y) > 1 else None, fmt="o", color=COLOURS.get(known), label=label)
+            x, y, colour = group["cost.macs"].mean() / 1e9, group[name], COLOURS.get(known)
+            style = {"color": colour, "markerfacecolor": colour if known == mixer else "white", "markeredgewidth": 1.2}
+            axis.errorbar(x, y.mean(), yerr=y.std() if len(y) > 1 else None, fmt="o", label=label, **style)
         for cell, level in table[table.cell.str.fullmatch("floor-(logmel|random)")].groupby("cell")[name].mean().items():
             axis.axhline(level, color="0.4", linestyle=":", linewidth=1)
             axis.annotate(cell, (0.02, level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
