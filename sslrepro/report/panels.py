@@ -36,6 +36,12 @@ def done(figure: Figure) -> Figure:
     return figure
 
 
+def beside(axis: Axes) -> None:
+    """The legend at the right of a row's last panel: names beside their points run into one another."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize="small")
+
+
 def floors(axis: Axes, table: pd.DataFrame, metric: str) -> None:
     """A dotted line, named, at each floor's mean error in per cent. table: `wide`'s."""
     for cell, rows in table[table.cell.str.startswith("floor")].dropna(subset=metric).groupby("cell"):

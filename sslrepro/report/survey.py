@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
 from sslrepro.report.efficiency_map import COSTS, QUALITY, error, means
-from sslrepro.report.panels import done, floors, nothing, panels, wide
+from sslrepro.report.panels import beside, done, floors, nothing, panels, wide
 
 STUDENTS = r"hubert|distilhubert.*|fithubert|lighthubert|lighthubert-small|melhubert-20ms"
 RACE = ("wav2vec2", "data2vec", "data2vec2")  # which reaches a score first
@@ -41,23 +41,22 @@ def draw_students(folder: Path) -> Figure:
     table = wide(folder)
     shown = [m for m in QUALITY if m in table]
     figure, axes = panels(max(len(shown), 1), 4.6)
+    timed = table.dropna(subset="cost.inference_seconds") if "cost.inference_seconds" in table else table[:0]
+    timed = timed[timed.cell.str.fullmatch(STUDENTS)]
+    cells = timed.cell.unique()
+    colours = dict(zip(cells, sns.color_palette("colorblind", len(cells)), strict=True))
     for axis, metric in zip(axes, shown, strict=False):
         floors(axis, table, metric)
-        named = {}
-        for cell, rows in table.dropna(subset=metric).groupby("cell"):
-            value = 100 * error(metric, rows[metric])
-            if re.fullmatch(STUDENTS, cell) and "cost.inference_seconds" in rows and rows["cost.inference_seconds"].notna().any():
-                axis.errorbar(1e3 * rows["cost.inference_seconds"].mean(), value.mean(), value.std(ddof=0), fmt="o", capsize=3)
-                named[cell] = (1e3 * rows["cost.inference_seconds"].mean(), value.mean())
+        for cell, rows in timed.dropna(subset=metric).groupby("cell", sort=False):
+            value, seconds = 100 * error(metric, rows[metric]), rows["cost.inference_seconds"].mean()
+            axis.errorbar(1e3 * seconds, value.mean(), value.std(ddof=0), fmt="o", capsize=3, color=colours[cell], label=cell)
         axis.set(xlabel="inference of one utterance, ms", ylabel=f"{QUALITY[metric]}, %")
-        axis.margins(x=0.25, y=0.15)  # before the limit on the left, which ends all scaling by itself
-        if "cost.inference_seconds" in table:
-            axis.set_xlim(left=0)
-        else:
+        axis.margins(x=0.15, y=0.15)  # before the limit on the left, which ends all scaling by itself
+        if timed.empty:
             axis.text(0.5, 0.5, "this profile times nothing", transform=axis.transAxes, ha="center")
-        for cell, place in named.items():  # towards the middle, where there is room
-            left = place[0] < sum(axis.get_xlim()) / 2
-            axis.annotate(cell, place, (5 if left else -5, 4), textcoords="offset points", fontsize="small", ha="left" if left else "right")
+        else:
+            axis.set_xlim(left=0)
+    beside(axes[-1])
     return done(figure)
 
 

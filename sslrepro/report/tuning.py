@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sslrepro.report.panels import done, nothing, panels, wide
+from sslrepro.report.panels import beside, done, nothing, panels, wide
 
 TUNED = r"^fine_tune_(?P<minutes>[\d.]+)min\.(?P<unit>wer|per|error)$"
 UNITS = {"wer": "word error rate", "per": "phone error rate", "error": "wrong keywords"}
@@ -51,9 +51,9 @@ def draw_tunings(folder: Path, task: str = "tune") -> Figure:
     for axis, (column, label) in zip(axes, columns.items(), strict=True):
         for method, rows in table.groupby("method"):
             x, y = rows[column].mean(), rows["error"].mean()
-            axis.errorbar(x, y, rows["error"].std(ddof=0), fmt="o", capsize=3)
-            axis.annotate(method, (x, y), (5, 4), textcoords="offset points", fontsize="small")
+            axis.errorbar(x, y, rows["error"].std(ddof=0), fmt="o", capsize=3, label=method)
         axis.set(xlabel=label, ylabel=f"{table.unit.iloc[0]}, %")
         axis.set_xscale("log" if column == "trainable" else "linear")
         axis.margins(x=0.2, y=0.15)
+    beside(axes[-1])
     return done(figure)
