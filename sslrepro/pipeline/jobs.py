@@ -24,9 +24,8 @@ from math import inf
 from sslrepro.config import Profile
 from sslrepro.errors import UserError
 from sslrepro.paths import root
-from sslrepro.pipeline import plan, profile
+from sslrepro.pipeline import profile
 from sslrepro.pipeline.machine import fingerprint
-from sslrepro.training.cell import others_of
 
 GRACE = 20.0  # seconds between asking jobs to stop and killing them
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,6 +48,9 @@ class Done:
 
 def jobs_of(experiment: Profile) -> list[Job]:
     """The stages of dvc.yaml from the sources to the studies."""
+    from sslrepro.pipeline import plan  # these take seconds to import, and there may be nothing to do
+    from sslrepro.training.cell import others_of
+
     seconds = {f"{cell['study']}@{cell['cell']}": cell["seconds"] for cell in plan.plan_profile(experiment)["cells"]}
     jobs = [Job("sources", (), inf), Job("corpus", (), inf)]
     for name, target in experiment.targets.items():
