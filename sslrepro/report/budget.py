@@ -286,6 +286,8 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
     table = with_flops(results(folder, {"{objective}-slim": {}}), profile)
     metrics = [name for name in ("content", "speaker") if name in table]
     figure, axes = plt.subplots(1, max(len(metrics), 1), figsize=(4.6 * max(len(metrics), 1), 3.4), squeeze=False, layout="constrained")
+    if not metrics:  # real speech without phone times, say
+        return nothing(figure, axes[0, 0], "nothing of this corpus could be scored")
     for axis, metric in zip(axes[0], metrics, strict=True):
         present = table.dropna(subset=["flops", metric])
         for place, (objective, mine) in enumerate(present.groupby("objective")):

@@ -170,3 +170,18 @@ def test_slim_and_small_are_of_one_size_and_one_rule_holds_for_the_rate():
         assert small.params == pytest.approx(slim.params, rel=0.05) and small.macs == pytest.approx(slim.macs, rel=0.1)
         for cell, settings in cells.items():
             assert settings.training.learning_rate == pytest.approx(rule(settings.model.encoder.width), rel=0.04), cell
+
+
+def test_a_corpus_that_no_task_can_score_draws_what_there_is(folder, laptop):
+    """Real speech without phone times and trials: losses alone."""
+    table = pd.read_csv(folder / "metrics.csv")
+    table[~table.metric.isin(["phone_ctc.per", "verification.eer"])].to_csv(folder / "metrics.csv", index=False)
+    assert [text.get_text() for text in budget.draw_objectives(folder, laptop).axes[0].texts] == ["nothing of this corpus could be scored"]
+    assert len(budget.draw_u_curves(folder).axes) == 3  # a row of losses, a column an objective
+    for figure in (
+        budget.draw_shares(folder),
+        budget.draw_shapes(folder, laptop),
+        budget.draw_unique(folder),
+        budget.draw_guideline(folder, laptop),
+    ):
+        assert figure.axes
