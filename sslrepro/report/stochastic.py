@@ -17,12 +17,14 @@ from matplotlib.figure import Figure
 from sslrepro.budget.updates import flops_for
 from sslrepro.config import Profile
 from sslrepro.report.batch_size import plain_ticks
+from sslrepro.report.panels import nothing
 
 STUDY = "stochastic"
 TIMED = "time-b1"  # the same model: one utterance at a time, taken alone
 CHOICE = r":s(?P<squeeze>\d+)-q(?P<query>\d+)-k(?P<key_value>\d+)$"
 ERROR = re.compile(r"fine_tune_[\d.]+min\.(wer_clean|wer|per)")
 MEASURED = r"^cost\.inference_(?P<what>seconds|macs)_(?P<length>[\d.]+)(?::|$)"
+UNSCORED = "no labels in this corpus for the symbols\nthat the profile fine-tunes on"
 SECONDS = 10.0  # of audio: the length that the claims' times are of
 KINDS = {"stochastic": "one model, sampled", "fixed": "a model for each factor", "tuned": "one model, tuned to the factor"}
 THREADS = re.compile(r"time-t(?P<threads>\d+)-b(?P<batch>\d+)|time-b(?P<gpu_batch>\d+)")
@@ -37,11 +39,12 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def error_name(table: pd.DataFrame) -> str:
-    """The error that the trade-off is drawn in: words before phones, the clean part of the test split where it has parts."""
+    """The error that the trade-off is drawn in: words before phones, the clean part of the test split where it has parts. Empty where
+    the corpus has no labels of the symbols that the profile fine-tunes on."""
     found = sorted(
         {name for name in table.plain if ERROR.fullmatch(name)}, key=lambda name: (name.endswith(".per"), not name.endswith("_clean"))
     )
-    return found[0]
+    return found[0] if found else ""
 
 
 def unit(table: pd.DataFrame) -> str:
@@ -56,7 +59,7 @@ def lengths(table: pd.DataFrame) -> list[float]:
 
 def choices(folder: Path, cell: str = TIMED) -> pd.DataFrame:
     """One row a (seed, choice, length): squeeze, query, key_value, length (seconds of audio), seconds and gmacs of the cell, and the
-    stochastic cell's error in per cent, of the same seed where every seed was timed."""
+    stochastic cell's error in per cent, of the same seed where every seed was timed (none where it has none)."""
     table = read(folder)
     named = table[(table.cell == cell) & table.choice.notna()]
     keys = ["seed", "choice", "squeeze", "query", "key_value"]
@@ -65,7 +68,7 @@ def choices(folder: Path, cell: str = TIMED) -> pd.DataFrame:
     wide = wide.assign(length=wide.length.astype(float), gmacs=wide.macs / 1e9).drop(columns="macs")
     own = table[(table.cell == STUDY) & (table.plain == error_name(table))].assign(error=lambda rows: 100 * rows.value)
     by = ["seed", "choice"] if set(own.seed) <= set(wide.seed) else ["choice"]
-    return wide.merge(own.groupby(by).error.mean().reset_index(), on=by)
+    return wide.merge(own.groupby(by).error.mean().reset_index(), on=by, how="left")
 
 
 def at(table: pd.DataFrame) -> float:
@@ -84,8 +87,16 @@ def draw_trade_off(folder: Path) -> Figure:
     """Error against measured time and against MACs over all choices, means over seeds; the Pareto front; fixed and tuned models beside."""
     table, every = read(folder), choices(folder)
     length = at(every)
-    mean = every[every.length == length].groupby(["choice", "squeeze", "query", "key_value"]).mean(numeric_only=True).reset_index()
+    mean = (
+        every[every.length == length]
+        .groupby(["choice", "squeeze", "query", "key_value"])
+        .mean(numeric_only=True)
+        .dropna(subset="error")
+        .reset_index()
+    )
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
+    if mean.empty:
+        return nothing(figure, axes[0], UNSCORED)
     for axis, (column, scale, label) in zip(axes, (("seconds", 1e3, "time, ms"), ("gmacs", 1, "GMAC")), strict=True):
         axis.set(xlabel=f"{label}, for {length:g} s of audio", xscale="log")
         front = mean[pareto(mean[column].to_numpy(), mean.error.to_numpy())].sort_values(column)
@@ -147,6 +158,8 @@ def draw_by_factor(folder: Path) -> Figure:
     table = read(folder)
     rows = by_factor(table)
     figure, axis = plt.subplots(figsize=(6.4, 4), layout="constrained")
+    if rows.empty:
+        return nothing(figure, axis, UNSCORED)
     for number, (kind, label) in enumerate(KINDS.items()):
         mine = rows[rows.kind == kind]
         if len(mine):

@@ -25,6 +25,8 @@ def tunings(folder: Path, task: str = "tune") -> pd.DataFrame:
     if table.empty:
         return table
     names = pd.Series(table.columns).str.extract(TUNED).set_index(table.columns).dropna()
+    if names.empty:
+        return table[:0]
     errors = table[names.index].bfill(axis=1).iloc[:, 0]
     full = table[table.method == "full"].set_index("seed")["cost.trainable_params"]
     return table.assign(
@@ -41,7 +43,11 @@ def draw_tunings(folder: Path, task: str = "tune") -> Figure:
     table = tunings(folder, task)
     if table.empty:
         figure, axes = panels(1, 4.2)
-        return nothing(figure, axes[0], "this profile fine-tunes nothing" if task == "tune" else f"this profile tunes nothing on {task}s")
+        return nothing(
+            figure,
+            axes[0],
+            "this profile, or this corpus, fine-tunes nothing" if task == "tune" else f"this profile tunes nothing on {task}s",
+        )
     figure, axes = panels(3, 4.2)
     columns = {
         "trainable": "weights that learn, % of full",

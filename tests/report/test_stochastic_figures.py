@@ -65,3 +65,11 @@ def test_one_pre_training_instead_of_many():
     fixed = [flops_for(cells[f"fixed-s{s}"], 1600) for s in (1, 2, 3, 4)]
     ratio = saved["against the stochastic one"]["every fixed factor together"]
     assert ratio == pytest.approx(sum(fixed) / flops_for(cells["stochastic"], 1600)) and ratio > 3
+
+
+def test_a_corpus_without_labels_is_timed_all_the_same(folder):
+    table = pd.read_csv(folder / "metrics.csv")
+    table[table.metric.str.startswith("cost.")].to_csv(folder / "metrics.csv", index=False)
+    for figure in (figures.draw_trade_off(folder), figures.draw_by_factor(folder)):
+        assert [text.get_text() for text in figure.axes[0].texts] == [figures.UNSCORED]
+    assert all(len(axis.lines) for axis in figures.draw_times(folder).axes)

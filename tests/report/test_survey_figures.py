@@ -84,7 +84,7 @@ def test_a_profile_that_tunes_and_times_nothing_says_so(tmp_path):
     wanted = {
         survey.draw_students: "this profile times nothing",
         survey.draw_race: "this profile scores nothing along the way",
-        tuning.draw_tunings: "this profile fine-tunes nothing",
+        tuning.draw_tunings: "this profile, or this corpus, fine-tunes nothing",
     }
     for draw, said in wanted.items():
         assert [text.get_text() for text in draw(tmp_path).axes[0].texts] == [said]
@@ -131,3 +131,10 @@ def test_students_of_one_profile_are_of_equal_size():
         cells = expand(profile).studies["survey"].cells
         sizes = [cell_cost(cells[name], 15.0).upstream_params for name in ("distilhubert", "fithubert")]
         assert sizes[1] == pytest.approx(sizes[0], rel=0.02), profile
+
+
+def test_a_corpus_without_labels_has_no_tunings(folder):
+    table = pd.read_csv(folder / "metrics.csv")
+    table[~table.metric.str.startswith("fine_tune")].to_csv(folder / "metrics.csv", index=False)
+    assert tuning.tunings(folder).empty
+    assert "fine-tunes nothing" in tuning.draw_tunings(folder).axes[0].texts[0].get_text()
