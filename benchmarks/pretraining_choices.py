@@ -57,7 +57,7 @@ RUNS: dict[str, list[tuple[str, tuple[float, ...], float]]] = {
         ("supervised-conformer-summarymixing", (3.0e-3,), 1.0),
         ("supervised-conformer-attention", (3.0e-3, 1.0e-3), 0.5),
         # the probes whose rate no other study chose, on a random initialisation, which favours no mixer
-        ("floor-heads-random", (3.0e-3, 1.0e-2, 3.0e-2), 1.0),
+        ("floor-heads-random", (3.0e-3, 1.0e-2), 1.5),
     ],
 }
 
