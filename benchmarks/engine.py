@@ -56,7 +56,7 @@ class Side:
 
 
 def compare(peer: str, size: str, dtype: str, kind: str, device: str, rounds: int, compiled: bool = False) -> list[dict]:
-    """One row a phase (see docs/benchmarks.md)."""
+    """One row a phase (benchmarks/NOTES.md names its columns)."""
     wanted = {"peer": peer, "size": size, "dtype": dtype, "uneven": kind == "uneven", "device": device}
     ours, other = Side("ours", **wanted), Side(peer, **wanted, compiled=compiled)
     rows = []
@@ -75,9 +75,8 @@ def compare(peer: str, size: str, dtype: str, kind: str, device: str, rounds: in
             "peer": peer + (" compiled" if compiled else ""), "model": size, "dtype": dtype, "set": kind, "phase": phase, "device": device,
             "ratio": median(ratios), "lowest": min(ratios), "highest": max(ratios),
             "audio_seconds_a_second": sum(seconds) / mine, "peer_audio_seconds_a_second": sum(seconds) / theirs,
-            "floor_share": floor / mine, "matmul_flops": max(rates), "memory_ratio": None,
+            "floor_share": floor / mine, "matmul_flops": max(rates), "memory_ratio": ours.ask("peak") / other.ask("peak"),
         })  # fmt: skip
-    rows[-1]["memory_ratio"] = ours.ask("peak") / other.ask("peak")
     if device == "cuda":
         rows[-1]["waits_for_host"] = ours.ask("unsynchronised")
     for side in (ours, other):
@@ -101,11 +100,10 @@ def machine_name() -> str:
 
 def show(row: dict) -> list[str]:
     """A row of the table."""
-    memory = "" if row["memory_ratio"] is None else f"{row['memory_ratio']:.2f}"
     speeds = [f"{row[name]:.1f}" for name in ("audio_seconds_a_second", "peer_audio_seconds_a_second")]
     spread = f"{row['lowest']:.2f}-{row['highest']:.2f}"
     names = [row[name] for name in ("peer", "model", "dtype", "set", "phase", "device")]
-    return [*names, f"{row['ratio']:.2f}", spread, *speeds, f"{row['floor_share']:.0%}", memory]
+    return [*names, f"{row['ratio']:.2f}", spread, *speeds, f"{row['floor_share']:.0%}", f"{row['memory_ratio']:.2f}"]
 
 
 def main() -> None:

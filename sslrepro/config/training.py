@@ -47,6 +47,7 @@ class TrainingSettings(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: PositiveFloat | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    deterministic: bool = False  # a GPU's operators add in a fixed order too, so that a run repeats bit for bit; slower
     checkpoint_seconds: PositiveFloat = 60.0  # wall time between checkpoints
     keep_checkpoints: Positive = 2
     valid_every: Share = 0.1  # share of the run between validations

@@ -61,11 +61,18 @@ def segments_of(weights: Tensor, padding: Padding, rate: float) -> Segments:
     excess = (weights.amax(1, keepdim=True) - mean).clamp(min=1e-6)
     weights = mean + ((1 - mean) / excess).clamp(max=1.0) * (weights - mean)
     weights = weights if padding.valid is None else weights.masked_fill(~padding.valid, 0.0)
-    ends = torch.minimum(weights.cumsum(1), total)
+    ends = torch.minimum(_running_sum(weights), total)
     starts = torch.cat([torch.zeros_like(ends[:, :1]), ends[:, :-1]], dim=1)
     first = torch.arange(inner.size, device=weights.device, dtype=weights.dtype)[:, None]
     shares = (torch.minimum(ends[:, None], first + 1) - torch.maximum(starts[:, None], first)).clamp(min=0)
     return Segments(shares, weights if padding.valid is None else weights.masked_fill(~padding.valid, 1.0), inner)
+
+
+def _running_sum(x: Tensor) -> Tensor:
+    """`(batch, frames)` summed along the frames; as sums of their own where the order must be fixed: a GPU's cumsum has none."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return x.cumsum(1)
+    return (x[:, None] * torch.ones(x.shape[1], x.shape[1], dtype=x.dtype, device=x.device).tril()).sum(2)
 
 
 class Segmenter(nn.Module):

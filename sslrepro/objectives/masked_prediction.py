@@ -27,7 +27,8 @@ def class_logits(projected: Tensor, embeddings: Tensor, temperature: float) -> T
 
 def masked_prediction_terms(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy in nats and whether the label is the best class: logits (batch, n, classes), labels (batch, n) -> (batch, n) each."""
-    nats = F.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
+    # F.cross_entropy over two dimensions has no form on a GPU that adds in a fixed order (training.deterministic)
+    nats = -F.log_softmax(logits.float().transpose(1, 2), dim=1).gather(1, labels[:, None]).squeeze(1)
     return nats, (logits.detach().argmax(-1) == labels).float()
 
 

@@ -31,7 +31,7 @@ from sslrepro.training.identity import code_hash, commit, machine
 from sslrepro.training.loop import State, snapshot_name, train
 from sslrepro.training.measure import inference_macs, measured
 from sslrepro.training.meter import Progress
-from sslrepro.training.ranks import decided, fabric_for, rank, wait_for
+from sslrepro.training.ranks import decided, fabric_for, fixed_order, rank, wait_for
 from sslrepro.training.runs import begin_with, load_upstream, spent_flops
 from sslrepro.training.subnets import TABLE, validated
 
@@ -163,7 +163,8 @@ def _run_seed(
         upstream, progress.chance = module.upstream, module.chance().get("loss")
         named = getattr(settings.objective, "targets", None)
         targets = Targets(targets_dir(profile.profile, named)) if named else None
-        state = train(module, corpus, targets, settings, seed, folder, progress, should_stop)
+        with fixed_order(settings.training.deterministic):
+            state = train(module, corpus, targets, settings, seed, folder, progress, should_stop)
     if rank():
         wait_for(folder / "metrics.json")
         return

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -45,6 +47,19 @@ def fabric_for(settings: CellSettings) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+@contextmanager
+def fixed_order(wanted: bool) -> Iterator[None]:
+    """While it lasts, a GPU's operators add in a fixed order; torch raises RuntimeError naming one that cannot."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when first used
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def decided(fabric: Fabric, wish: bool) -> bool:

@@ -8,6 +8,7 @@ from sslrepro.errors import UserError
 from sslrepro.models import Upstream
 from sslrepro.models.padding import Padding
 from sslrepro.models.segments import Segmenter, segments_of
+from sslrepro.training.ranks import fixed_order
 
 
 def whole(frames: int, rows: int = 1) -> Padding:
@@ -32,6 +33,14 @@ def test_by_hand() -> None:
     torch.testing.assert_close(segments.average(x)[0, :, 0], torch.tensor([2.0, 12.0, 1.0]).double())
     back = segments.spread(torch.tensor([[[7.0], [8.0], [9.0]]]).double())
     torch.testing.assert_close(back[0, :, 0], torch.tensor([7.0, 7, 8, 8, 9, 9]).double())
+
+
+def test_in_a_fixed_order_they_are_the_same() -> None:
+    weights = torch.rand(2, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.1
+    wanted = segments_of(weights, whole(50, 2), 2.4).shares
+    with fixed_order(True):
+        torch.testing.assert_close(segments_of(weights, whole(50, 2), 2.4).shares, wanted)
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_a_frame_across_a_boundary_is_in_both() -> None:

@@ -99,6 +99,16 @@ def test_other_settings_begin_again_and_say_so(project, make_cell, make_profile,
     assert "starting again" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_sums_are_in_a_fixed_order_where_asked_for(wanted, project, make_cell, make_profile, monkeypatch):
+    """In the training, and no longer: CTC has no such form on a GPU."""
+    seen, train, score = [], cells.train, cells.score
+    monkeypatch.setattr(cells, "train", lambda *given: (seen.append(torch.are_deterministic_algorithms_enabled()), train(*given))[1])
+    monkeypatch.setattr(cells, "score", lambda *given: (seen.append(torch.are_deterministic_algorithms_enabled()), score(*given))[1])
+    run_cell(make_profile(a=make_cell(training={"deterministic": wanted})), "trial", "a")
+    assert seen == [wanted, False]
+
+
 def test_a_further_seed_leaves_the_finished_one_as_it_is(project, make_cell, make_profile, monkeypatch):
     ran, run_seed = [], cells._run_seed
     monkeypatch.setattr(cells, "_run_seed", lambda *given: (ran.append(given[3]), run_seed(*given)))
