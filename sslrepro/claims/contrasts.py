@@ -97,22 +97,37 @@ class Kept(TestBase):
     most: float = 1.0
 
     def judge(self, frame: Frame) -> list[Part]:
-        of = frame[self.of]
-        reference = of.aligned(frame[self.reference], self.match)
         parts: list[Part] = []
-        for i in range(len(of)):
-            key = label(of.coordinate(self.match)[i].item()) if self.match else ""
-            floor = self._floor(frame, of, i)
-            gain, whole = floor - of.values[:, i], floor - reference.values[:, i]
-            draws = whole[1:] if frame.resampled and len(whole) > 1 else whole[:1]
-            if not np.quantile(draws, 0.025) > 0:
-                frame.notes.append(f"{self.reference} {key}: no gain of its own over {self.floor}, decides nothing".replace("  ", " "))
+        for key, gain, whole in self._gains(frame):
+            if not _above_zero(whole, frame.resampled):
+                frame.notes.append(f"{self._named(key)}: no gain of its own over {self.floor}, decides nothing")
                 continue
             kept = np.where(whole > 0, gain / np.where(whole > 0, whole, 1), np.nan)
             parts.append(at_least(f"share of {self.reference}'s gain kept by {self.of} {key}".strip(), kept, self.share))
         if not parts:
             raise Undecidable(f"{self.reference} has no gain of its own over {self.floor}: that decides nothing")
         return parts if self.most == 1 else [self._last_needed(parts)]
+
+    def gains(self, frame: Frame) -> dict[str, tuple[np.ndarray, bool]]:
+        """The reference's gain over the floor `(draws,)` at each point, and whether it is one by the rule above."""
+        found = {}
+        for _, sub in frame.where(self.where).groups(self.by, self.uses()):
+            found |= {self._named(key): (whole, _above_zero(whole, frame.resampled)) for key, _, whole in self._gains(sub)}
+        return found
+
+    def _named(self, key: str) -> str:
+        return f"{self.reference} {key}".strip()
+
+    def _gains(self, frame: Frame) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """Each point's name, and the gains over the floor of `of` and of the reference, `(draws,)`."""
+        of = frame[self.of]
+        reference = of.aligned(frame[self.reference], self.match)
+        found = []
+        for i in range(len(of)):
+            key = label(of.coordinate(self.match)[i].item()) if self.match else ""
+            floor = self._floor(frame, of, i)
+            found.append((key, floor - of.values[:, i], floor - reference.values[:, i]))
+        return found
 
     def _floor(self, frame: Frame, of: Series, i: int) -> np.ndarray:
         floor = frame[self.floor]
@@ -128,6 +143,12 @@ class Kept(TestBase):
         margin = -np.sort(-np.where(np.isnan(margins), -np.inf, margins), axis=0)[needed - 1]
         kept = (margins >= 0).mean(axis=0)
         return Part(f"share of {len(parts)} points that keep {self.share:g}", kept, self.most, ">=", margin)
+
+
+def _above_zero(gain: np.ndarray, resampled: bool) -> bool:
+    """Whether a gain `(draws,)` is above zero, interval included where there is one."""
+    draws = gain[1:] if resampled and len(gain) > 1 else gain[:1]
+    return bool(np.quantile(draws, 0.025) > 0)
 
 
 class Pareto(TestBase):

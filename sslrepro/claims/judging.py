@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sslrepro.claims.bootstrap import Source
+from sslrepro.claims.contrasts import Kept
 from sslrepro.claims.ledger import CellSeries, Claim, CountSeries, ProfileName, StudyClaims, ledger_dir, load_study
 from sslrepro.claims.margins import Part
 from sslrepro.claims.published import published_series
 from sslrepro.claims.results import Counts, Results, cell_series, count_series, load_results, matched_cells
 from sslrepro.claims.series import Frame, Series
-from sslrepro.claims.verdict import CONTRADICTED, INCONCLUSIVE, NOT_RUN, REPLICATED, interval, judge, to_decide, verdict
+from sslrepro.claims.verdict import (
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NOT_RUN,
+    REPLICATED,
+    Judgement,
+    interval,
+    judge,
+    parts_to_decide,
+    to_decide,
+    verdict,
+)
 from sslrepro.paths import root
 
 BOTH: tuple[Source, ...] = ("seeds", "speakers")
@@ -75,7 +88,7 @@ class _Judge:
         frame = self._frame(BOTH)
         seeds = min(self.results.used.values(), default=0) if self.results else 0
         judged = judge(claim, frame, "ours")
-        named = [*self._excluded(), *dict.fromkeys(frame.notes)]
+        named = [*self._excluded(), *dict.fromkeys(frame.notes), *(self._gains_to_come(frame, seeds) if judged.open else [])]
         if judged.margin is None:
             outcome = INCONCLUSIVE if set(frame.series) >= self._needed() else NOT_RUN
             return replace(blank, verdict=outcome, seeds=seeds, reason=_join(judged.open + named), stale=self._stale())
@@ -86,13 +99,14 @@ class _Judge:
             seeds=seeds,
             stale=self._stale(),
         )
-        return self._decided(done, judged.margin, judged.open, named, _resampled(judged.parts))
+        return self._decided(done, judged, named)
 
-    def _decided(self, row: Row, margin: np.ndarray, unjudged: list[str], named: list[str], resampled: bool) -> Row:
+    def _decided(self, row: Row, judged: Judgement, named: list[str]) -> Row:
         """Verdict, interval and reason, by the rules of docs/claims.md."""
+        margin, unjudged = judged.margin, judged.open
         reasons = [f"not judged: {'; '.join(unjudged)}"] if unjudged else []
         point = float(margin[0])
-        if not resampled:  # counts alone: exact
+        if not any(len(part.margin) > 1 for part in judged.parts):  # counts alone: exact
             outcome = CONTRADICTED if point < 0 else INCONCLUSIVE if unjudged else REPLICATED
             return replace(row, verdict=outcome, reason=_join(reasons + named))
         low, high = interval(margin)
@@ -104,17 +118,42 @@ class _Judge:
         elif outcome == REPLICATED and unjudged:
             outcome = INCONCLUSIVE
         elif outcome == INCONCLUSIVE:
-            reasons.append(f"would be decided by {self._to_decide(point, row.seeds)}, if the effect stays {point:+.2g}")
+            reasons.append(f"would be decided by {self._to_decide(judged, row.seeds)}, if the effect stays {point:+.2g}")
         if row.seeds == 1:
             low, high = math.nan, math.nan  # one seed says nothing of the spread of seeds
         return replace(row, verdict=outcome, low=_finite(low), high=_finite(high), reason=_join(reasons + named))
 
-    def _to_decide(self, point: float, seeds: int) -> str:
-        def margin_under(sources: tuple[Source, ...]) -> np.ndarray:
-            margin = judge(self.claim, self._frame(sources), "ours").margin
-            return np.array([point, point]) if margin is None or len(margin) == 1 else margin
+    def _to_decide(self, judged: Judgement, seeds: int) -> str:
+        @cache
+        def under(sources: tuple[Source, ...]) -> Judgement:
+            return judge(self.claim, self._frame(sources), "ours")
 
-        return to_decide(point, seeds, margin_under)
+        def margin_under(sources: tuple[Source, ...]) -> np.ndarray:
+            margin = under(sources).margin
+            return np.repeat(judged.margin[:1], 2) if margin is None or len(margin) == 1 else margin
+
+        def part_under(sources: tuple[Source, ...], part: Part) -> np.ndarray:  # one that these sources alone leave open: as under both
+            return next((other.margin for other in under(sources).parts if other.name == part.name), part.margin)
+
+        need = parts_to_decide(judged.parts, seeds, part_under)
+        return (need or to_decide(float(judged.margin[0]), seeds, margin_under)).words
+
+    def _gains_to_come(self, frame: Frame, seeds: int) -> list[str]:
+        """For each reference whose gain over the floor is not told from none, so that it decides nothing: what would tell it."""
+        found = []
+        for test in self.claim.tests:
+            if not isinstance(test, Kept) or test.scope == "published" or not set(test.uses()) <= set(frame.series):
+                continue
+            for name, (gain, is_one) in test.gains(frame).items():
+                point = float(gain[0])
+                if is_one or len(gain) == 1:
+                    continue
+                if point > 0:
+                    enough = to_decide(point, seeds, lambda sources, test=test, name=name: test.gains(self._frame(sources))[name][0]).words
+                    found.append(f"{name}: {enough} would tell its gain from none, if it stays {point:+.2g}")
+                else:
+                    found.append(f"{name}: its gain of {point:+.2g} is none that more seeds could show, only another training")
+        return found
 
     def _frame(self, sources: tuple[Source, ...]) -> Frame:
         series: dict[str, Series] = {}
@@ -185,10 +224,6 @@ def _shown(name: str, claim: Claim) -> dict[str, Any]:
     else:
         shown |= {"table": spec.table, "points": len(series)}
     return shown
-
-
-def _resampled(parts: list[Part]) -> bool:
-    return any(len(part.margin) > 1 for part in parts)
 
 
 def _finite(x: float) -> float | None:

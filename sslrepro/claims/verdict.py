@@ -56,14 +56,23 @@ def verdict(low: float, high: float) -> str:
     return REPLICATED if low >= 0 else CONTRADICTED if high < 0 else INCONCLUSIVE
 
 
-def to_decide(point: float, seeds: int, margin_under: Callable[[tuple[Source, ...]], np.ndarray]) -> str:
+@dataclass(frozen=True, order=True)
+class Need:
+    """What would decide a margin: `much` orders needs from small to large, `words` says it."""
+
+    much: float
+    words: str
+
+
+def to_decide(point: float, seeds: int, margin_under: Callable[[tuple[Source, ...]], np.ndarray]) -> Need:
     """How many seeds, or how much more test speech, would bring the interval to one side of zero, if the effect stays what it is.
 
     The distance from the effect to the interval's end at zero is split into what seeds and what speakers alone give; with n seeds the
     first shrinks as t(n - 1) / sqrt(n), with k times the speakers the second as 1 / sqrt(k).
     """
+    too_many = Need(MOST_SEEDS * 1e4, f"more than {MOST_SEEDS} seeds")
     if not math.isfinite(point) or point == 0:
-        return f"more than {MOST_SEEDS} seeds"
+        return too_many
     ends = []
     for source in ("seeds", "speakers"):
         low, high = interval(margin_under((source,)))
@@ -71,16 +80,28 @@ def to_decide(point: float, seeds: int, margin_under: Callable[[tuple[Source, ..
     by_seeds, by_speakers = ends
     room = abs(point)
     if not math.isfinite(by_seeds) or not math.isfinite(by_speakers):
-        return f"more than {MOST_SEEDS} seeds or a larger effect"
+        return Need(math.inf, f"more than {MOST_SEEDS} seeds or a larger effect")
     left = room**2 - by_speakers**2
     if left > 0:
         for n in range(max(seeds + 1, 3), MOST_SEEDS + 1):
             if by_seeds * _half(n) / _half(seeds) <= math.sqrt(left):
-                return f"about {n} seeds"
+                return Need(n, f"about {n} seeds")
     if by_speakers**2 > room**2 / 2:
         times = math.ceil(2 * by_speakers**2 / room**2)
-        return f"about {times} times the hours of test speech (speakers), and more seeds" if times < 1000 else "a larger effect"
-    return f"more than {MOST_SEEDS} seeds"
+        if times >= 1000:
+            return Need(math.inf, "a larger effect")
+        return Need(MOST_SEEDS * times, f"about {times} times the hours of test speech (speakers), and more seeds")
+    return too_many
+
+
+def parts_to_decide(parts: list[Part], seeds: int, under: Callable[[tuple[Source, ...], Part], np.ndarray]) -> Need | None:
+    """The same for a claim that holds so far and has several parts, each with its own room: all that reach below zero must rise above it.
+    None where no part alone is open, or one is below zero."""
+    if any(part.margin[0] < 0 for part in parts):
+        return None
+    still_open = [part for part in parts if len(part.margin) > 1 and interval(part.margin)[0] < 0]
+    needs = [to_decide(float(part.margin[0]), seeds, lambda sources, part=part: under(sources, part)) for part in still_open]
+    return max(needs, default=None)
 
 
 def _half(n: int) -> float:

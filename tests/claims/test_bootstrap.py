@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from sslrepro.claims.bootstrap import Resampler, score_bins, speaker_sums, trial_scores, widening
-from sslrepro.claims.verdict import CONTRADICTED, INCONCLUSIVE, REPLICATED, interval, to_decide, verdict
+from sslrepro.claims.margins import Part
+from sslrepro.claims.verdict import CONTRADICTED, INCONCLUSIVE, REPLICATED, interval, parts_to_decide, to_decide, verdict
 
 
 def simulated(random, seeds, speakers, seed_sd=0.01, speaker_sd=0.05, level=0.3, units=200):
@@ -117,7 +118,7 @@ def test_seeds_to_decide():
     def margin_under(sources):
         return np.concatenate([[point], point + draws if sources == ("seeds",) else np.full(2000, point)])
 
-    told = to_decide(point, n, margin_under)
+    told = to_decide(point, n, margin_under).words
     needed = next(k for k in range(n, 99) if t.ppf(0.975, k - 1) * sd / np.sqrt(k) <= point)
     assert told == f"about {needed} seeds"
 
@@ -128,5 +129,25 @@ def test_speech_to_decide():
     def margin_under(sources):
         return np.concatenate([[0.3], 0.3 + (draws if sources == ("speakers",) else 0 * draws)])
 
-    assert "hours of test speech" in to_decide(0.3, 3, margin_under)
-    assert to_decide(0.0, 3, margin_under) == "more than 200 seeds"
+    assert "hours of test speech" in to_decide(0.3, 3, margin_under).words
+    assert to_decide(0.0, 3, margin_under).words == "more than 200 seeds"
+
+
+def test_each_part_has_its_own_room():
+    """An exact count just inside its bound asks for no seeds; the noisy part, far inside its own, needs few."""
+    noise = np.linspace(-1, 1, 2000)
+
+    def part(point, spread):
+        margin = np.array([point]) if spread is None else np.concatenate([[point], point + spread * noise])
+        return Part("x", margin, 0.0, ">=", margin)
+
+    def told(*given):
+        def under(sources, one):
+            return one.margin if sources == ("seeds",) else np.full(2001, one.margin[0])
+
+        return parts_to_decide([part(*one) for one in given], 3, under)
+
+    alone = told((0.5, 0.9))
+    assert alone.words.startswith("about ") and told((0.01, None), (0.5, 0.9)) == alone
+    assert told((0.5, 0.9), (0.1, 0.9)) == told((0.1, 0.9)) > alone
+    assert told((0.5, 0.1)) is None and told((0.5, 0.9), (-0.1, 0.9)) is None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -200,6 +201,20 @@ def test_quality_kept(tmp_path):
     assert row.verdict == "replicated" and "fixed 2: no gain of its own over floor, decides nothing" in row.reason
     row = floors(tmp_path / "d", {1: 0.5}, {1: 0.5})
     assert row.verdict == "inconclusive at this scale" and "decides nothing" in row.reason
+
+
+def test_a_reference_without_a_gain_says_what_would_give_it_one(tmp_path):
+    made = Made(tmp_path, "survey")
+    for cell, per in (("tune-frozen", 0.70), ("tune-full", 0.62), ("tune-lora", 0.64)):
+        for seed, shift in enumerate((0.0, 0.05, -0.05)):
+            own = shift if cell != "tune-frozen" else 0.0
+            made.add(cell, seed, fine_tune_60min__per=per + own, cost__trainable_params=100.0 if cell == "tune-full" else 1.0)
+    made.write()
+    row = rows(tmp_path, "survey")["survey-06"]
+    assert row.verdict == "inconclusive at this scale"
+    assert re.search(r"full: about \d seeds would tell its gain from none, if it stays \+0.08", row.reason), row.reason
+    row = floors(tmp_path / "none", {1: 0.55}, {1: 0.55})
+    assert "fixed 1: its gain of -0.05 is none that more seeds could show" in row.reason
 
 
 def test_more_noise_never_replicates_quality_kept(tmp_path):
