@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -103,7 +104,8 @@ class Kept(TestBase):
                 frame.notes.append(f"{self._named(key)}: no gain of its own over {self.floor}, decides nothing")
                 continue
             kept = np.where(whole > 0, gain / np.where(whole > 0, whole, 1), np.nan)
-            parts.append(at_least(f"share of {self.reference}'s gain kept by {self.of} {key}".strip(), kept, self.share))
+            part = at_least(f"share of {self.reference}'s gain kept by {self.of} {key}".strip(), kept, self.share)
+            parts.append(replace(part, straight=(gain - self.share * whole) / (self.share * whole[0])))
         if not parts:
             raise Undecidable(f"{self.reference} has no gain of its own over {self.floor}: that decides nothing")
         return parts if self.most == 1 else [self._last_needed(parts)]

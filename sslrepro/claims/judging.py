@@ -133,7 +133,7 @@ class _Judge:
             return np.repeat(judged.margin[:1], 2) if margin is None or len(margin) == 1 else margin
 
         def part_under(sources: tuple[Source, ...], part: Part) -> np.ndarray:  # one that these sources alone leave open: as under both
-            return next((other.margin for other in under(sources).parts if other.name == part.name), part.margin)
+            return next((other.shrinks for other in under(sources).parts if other.name == part.name), part.shrinks)
 
         need = parts_to_decide(judged.parts, seeds, part_under)
         return (need or to_decide(float(judged.margin[0]), seeds, margin_under)).words

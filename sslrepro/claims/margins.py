@@ -16,13 +16,20 @@ from sslrepro.config import Settings
 
 @dataclass(frozen=True)
 class Part:
-    """One condition of a criterion: its value and margin in every draw, `(draws,)`. NaN: this draw decides nothing."""
+    """One condition of a criterion: its value and margin in every draw, `(draws,)`. NaN: this draw decides nothing. `straight`: a margin of
+    the same sign without a ratio's long tails, by which the seeds that would decide are told; None: the margin itself."""
 
     name: str
     value: np.ndarray
     threshold: float
     sense: Literal[">=", ">", "<=", "<"]
     margin: np.ndarray
+    straight: np.ndarray | None = None
+
+    @property
+    def shrinks(self) -> np.ndarray:
+        """What shrinks about as one over the root of the seeds."""
+        return self.margin if self.straight is None else self.straight
 
     def row(self) -> dict[str, object]:
         """The part at its point estimate."""
@@ -93,5 +100,5 @@ class TestBase(Settings):
         raise NotImplementedError
 
 
-def _rest(part: Part) -> tuple[np.ndarray, float, Literal[">=", ">", "<=", "<"], np.ndarray]:
-    return part.value, part.threshold, part.sense, part.margin
+def _rest(part: Part) -> tuple[np.ndarray, float, Literal[">=", ">", "<=", "<"], np.ndarray, np.ndarray | None]:
+    return part.value, part.threshold, part.sense, part.margin, part.straight

@@ -100,7 +100,7 @@ def parts_to_decide(parts: list[Part], seeds: int, under: Callable[[tuple[Source
     if any(part.margin[0] < 0 for part in parts):
         return None
     still_open = [part for part in parts if len(part.margin) > 1 and interval(part.margin)[0] < 0]
-    needs = [to_decide(float(part.margin[0]), seeds, lambda sources, part=part: under(sources, part)) for part in still_open]
+    needs = [to_decide(float(part.shrinks[0]), seeds, lambda sources, part=part: under(sources, part)) for part in still_open]
     return max(needs, default=None)
 
 

@@ -5,6 +5,7 @@ import pytest
 from pydantic import TypeAdapter
 from scipy.stats import spearmanr
 
+from sslrepro.claims.contrasts import Kept
 from sslrepro.claims.counter import Reverse, Swap, shuffled
 from sslrepro.claims.kinds import Test as AnyTest
 from sslrepro.claims.margins import Part, smallest
@@ -135,6 +136,14 @@ def test_kept_is_a_share_of_the_gain_over_the_better_floor():
     assert kept([[22.0]], [[20.0]], [[50.0, 40.0]])[0] == pytest.approx(0.0)
     assert kept([[21.0]], [[20.0]], [[50.0, 40.0]])[0] == pytest.approx(0.95 / 0.9 - 1)
     assert kept([[23.0]], [[20.0]], [[50.0, 40.0]])[0] < 0
+
+
+def test_the_straight_margin_has_the_sign_of_the_share_s():
+    fixed, given = np.array([[20.0], [39.0], [25.0]]), np.array([[21.0], [39.2], [26.0]])
+    frame = Frame({"s": series("s", given), "f": series("f", fixed), "l": series("l", [[40.0]])})
+    part = Kept(kind="kept", of="s", reference="f", floor="l", share=0.9).parts(frame)[0]
+    assert part.straight[0] == pytest.approx(part.margin[0]) and (np.sign(part.straight) == np.sign(part.margin)).all()
+    assert np.abs(part.straight).max() < np.abs(part.margin).max()
 
 
 def test_a_reference_without_gain_decides_nothing():
