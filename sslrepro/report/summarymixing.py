@@ -1,7 +1,8 @@
-"""Figures of the SummaryMixing study: cost against the length of the input, and quality against cost, each from tables alone."""
+"""Figures of the SummaryMixing study: cost against the length of the input, and quality against cost, from tables and settings."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,9 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from sslrepro.budget.count import count
+from sslrepro.budget.front_end import SAMPLE_RATE
+from sslrepro.budget.memory import weight_memory
+from sslrepro.config import CellSettings, NoObjective
 from sslrepro.report.batch_size import plain_ticks
 from sslrepro.report.efficiency_map import error
-from sslrepro.report.panels import done, nothing, panels, wide
+from sslrepro.report.panels import beside, done, nothing, panels, wide
 
 MEASURED = r"^cost\.(?P<what>update_seconds|peak_bytes|mixer_seconds)_(?P<length>[\d.]+)$"
 REFERENCES = ("unfused", "attention")  # attention as of the papers' day, and as fused kernels have it
@@ -109,6 +114,50 @@ def conditions(folder: Path) -> pd.DataFrame:
     return frame.sort_index(key=lambda level: pd.to_numeric(level) if level.name == "seconds" else level).sort_index(axis=1).fillna("")
 
 
+def inference(folder: Path, cells: dict[str, CellSettings], seconds: float = 300.0) -> pd.DataFrame:
+    """The cells that time the forward of one utterance of `seconds`: `seconds taken` (mean over repeats) with the lowest and highest, GMAC
+    without pre-training heads, and both over the first cell's. Empty where none does."""
+    table = wide(folder)
+    timed = [name for name, cell in cells.items() if cell.measure and cell.measure.inference == [seconds]]
+    rows = {}
+    for name in timed:
+        values = table.loc[table.cell == name].get("cost.inference_seconds", pd.Series(dtype=float)).dropna()
+        if len(values):
+            macs = count(cells[name].model, NoObjective(), round(seconds * SAMPLE_RATE)).macs
+            rows[NAMES.get(name.removeprefix("cost-"), name)] = [values.mean(), values.min(), values.max(), macs / 1e9]
+    found = pd.DataFrame.from_dict(rows, orient="index", columns=["seconds taken", "lowest", "highest", "GMAC"])
+    first = found.iloc[0] if len(found) else found
+    return found.assign(**{f"{what}, first = 1": found[what] / first[what] for what in ("seconds taken", "GMAC")})
+
+
+def macs(cells: dict[str, CellSettings], lengths: tuple[float, ...] = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 300.0)) -> pd.DataFrame:
+    """GMAC of one utterance's forward by its seconds, pre-training heads included, of the cells cost-<mixer>; counted, on any machine.
+    The fused kernel does unfused attention's work."""
+    rows = {}
+    for name, cell in cells.items():
+        if name.startswith("cost-") and not name.endswith("-attention"):
+            counted = {f"{s:g} s": count(cell.model, cell.objective, round(s * SAMPLE_RATE)) for s in lengths}
+            known = NAMES.get(name.removeprefix("cost-"), name)
+            rows[known] = {"M parameters": counted[f"{lengths[0]:g} s"].params / 1e6} | {s: c.macs / 1e9 for s, c in counted.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def activations(folder: Path) -> pd.DataFrame:
+    """What an update keeps for its backward alone, over unfused attention's, by seconds of audio: the share of memory that is left to save
+    when a batch is so large that weights, gradients and the optimizer's state weigh nothing. Of processors, where memory is exact."""
+    table = wide(folder)
+    runs = json.loads((folder / "runs.json").read_text(encoding="utf-8")) if (folder / "runs.json").exists() else {}
+    table = table[[any(run["machine"].get("gpu") == "none" for run in runs.get(cell, {}).values()) for cell in table.cell]]
+    names = [c for c in table.columns if c.startswith("cost.peak_bytes_") and table[table.cell.str.startswith("cost-")][c].notna().any()]
+    means = table[table.cell.str.startswith("cost-")].groupby("cell")[["cost.params", *names]].mean()
+    if "cost-unfused" not in means.index:
+        return pd.DataFrame()
+    kept = means[names].sub(means["cost.params"].map(lambda params: sum(weight_memory(int(params)))), axis=0)
+    found = kept.div(kept.loc["cost-unfused"]).rename(columns=lambda name: f"{name.rpartition('_')[2]} s", index=lambda cell: cell[5:])
+    order = sorted(found.columns, key=lambda name: float(name.split()[0]))
+    return found[order].rename(index=NAMES)
+
+
 def draw_cost(folder: Path) -> Figure:
     """Time and memory of an update against the input's length; below, each over that of unfused attention."""
     table = measurements(folder, "cost")
@@ -119,7 +168,7 @@ def draw_cost(folder: Path) -> Figure:
         _lines(above, part, label)
         reference = part[part.mixer == "unfused"].groupby("length").value.mean()
         over = part.assign(value=part.value / part.length.map(reference).to_numpy())
-        _lines(below, over, f"over unfused attention's, {'time' if unit == 1.0 else 'memory'}", log=False)
+        _lines(below, over, f"{'time' if unit == 1.0 else 'memory'}, unfused attention's = 1", log=False)
         below.axhline(1.0, color="0.4", linestyle=":", linewidth=1)
         below.set_xlabel("seconds of audio")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -138,14 +187,16 @@ def draw_mixers(folder: Path) -> Figure:
     start = 1e3 * table[table.length == x[0]].value.min()
     for power in (1, 2):
         axis.plot(x, start * (x / x[0]) ** power, ":", color="0.5", linewidth=1)
-        axis.annotate(f"T^{power}" if power > 1 else "T", (x[1], start * (x[1] / x[0]) ** power), fontsize=8, color="0.4")
+        end = (x[1], start * (x[1] / x[0]) ** power)
+        axis.annotate("$T^2$" if power > 1 else "$T$", end, (6, -3), textcoords="offset points", fontsize=8, color="0.4")
     axis.legend(fontsize="small")
     axis.set_xlabel("frames")
     return done(figure)
 
 
-def draw_quality(folder: Path, metrics: dict[str, str]) -> Figure:
-    """Each pre-trained model's error over the MACs of its forward; dotted: the floors. metrics: name in the tables -> label."""
+def draw_quality(folder: Path, metrics: dict[str, tuple[str, float]]) -> Figure:
+    """Each pre-trained model's error over the MACs of its forward, bars of one standard deviation over seeds; dotted: the floors.
+    metrics: name in the tables -> label, and what its values are multiplied by."""
     table = wide(folder)
     table["mixer"] = table.cell.str.extract("^wav2vec2-(.+)$")[0]
     present = [name for name in metrics if name in table and table[table.mixer.notna()][name].notna().any()] or list(metrics)[:1]
@@ -154,18 +205,19 @@ def draw_quality(folder: Path, metrics: dict[str, str]) -> Figure:
         if name not in table or table[table.mixer.notna()].empty:
             nothing(figure, axis, "this profile scores nothing")
             continue
-        axis.set(xlabel="GMAC of one utterance", ylabel=metrics[name])
+        label, unit = metrics[name]
+        axis.set(xlabel="GMAC of one utterance", ylabel=label)
         for mixer, group in table.dropna(subset=["mixer", name]).groupby("mixer"):
             known = mixer.removesuffix("-equal-compute")
-            label = NAMES.get(known, known) + (", equal compute" if known != mixer else "")
-            x, y, colour = group["cost.macs"].mean() / 1e9, group[name], COLOURS.get(known)
+            named = NAMES.get(known, known) + (", equal compute" if known != mixer else "")
+            x, y, colour = group["cost.macs"].mean() / 1e9, unit * group[name], COLOURS.get(known)
             style = {"color": colour, "markerfacecolor": colour if known == mixer else "white", "markeredgewidth": 1.2}
-            axis.errorbar(x, y.mean(), yerr=y.std() if len(y) > 1 else None, fmt="o", label=label, **style)
+            axis.errorbar(x, y.mean(), yerr=y.std() if len(y) > 1 else None, fmt="o", label=named, **style)
         for cell, level in table[table.cell.str.fullmatch("floor-(logmel|random)")].groupby("cell")[name].mean().items():
-            axis.axhline(level, color="0.4", linestyle=":", linewidth=1)
-            axis.annotate(cell, (0.02, level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize="small")
+            axis.axhline(unit * level, color="0.4", linestyle=":", linewidth=1)
+            axis.annotate(cell, (0.5, unit * level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom", ha="center")
+        axis.margins(x=0.2)
+    beside(axes[-1])
     return done(figure)
 
 

@@ -25,6 +25,7 @@ MEASURED = {
     "cost.macs": "MACs",
     "phone.accuracy": "phone accuracy",
     "phone_ctc.per": "phone error rate",
+    "cost.setup_flops": "FLOPs before it (teacher, labels)",
 }
 
 
@@ -37,7 +38,8 @@ def students(folder: Path) -> pd.DataFrame:
 
 
 def draw_students(folder: Path) -> Figure:
-    """Score of teacher and students against measured inference time; dotted: the floors of the same probe."""
+    """Score of teacher and students against measured inference time, bars of one standard deviation over seeds; dotted: the floors of the
+    same probe."""
     table = wide(folder)
     shown = [m for m in QUALITY if m in table]
     figure, axes = panels(max(len(shown), 1), 4.6)
@@ -50,7 +52,7 @@ def draw_students(folder: Path) -> Figure:
         for cell, rows in timed.dropna(subset=metric).groupby("cell", sort=False):
             value, seconds = 100 * error(metric, rows[metric]), rows["cost.inference_seconds"].mean()
             axis.errorbar(1e3 * seconds, value.mean(), value.std(ddof=0), fmt="o", capsize=3, color=colours[cell], label=cell)
-        axis.set(xlabel="inference of one utterance, ms", ylabel=f"{QUALITY[metric]}, %")
+        axis.set(xlabel="inference of one utterance of 15 s, ms", ylabel=f"{QUALITY[metric]}, %")
         axis.margins(x=0.15, y=0.15)  # before the limit on the left, which ends all scaling by itself
         if timed.empty:
             axis.text(0.5, 0.5, "this profile times nothing", transform=axis.transAxes, ha="center")
@@ -61,25 +63,29 @@ def draw_students(folder: Path) -> Figure:
 
 
 def race(folder: Path) -> pd.DataFrame:
-    """One row a (cell, share of the run): seconds of training, phone error of the probe (per cent) and its spread over seeds."""
+    """One row a (cell, share of the run): phone error of the probe (per cent) and its spread over seeds, seconds of training and the
+    shortest and longest seed's."""
     table = pd.read_csv(folder / "metrics.csv")
-    seconds = table[table.metric == "cost.seconds"].groupby("cell")["value"].mean()
+    seconds = table[table.metric == "cost.seconds"].groupby("cell")["value"].agg(["mean", "min", "max"])
     scored = table[table.cell.isin(RACE)].join(table.metric.str.extract(rf"^{re.escape(PROBE)}(?:@(?P<share>[\d.]+))?$"))
     scored = scored[scored.metric.str.startswith(PROBE)].assign(
         share=lambda t: t.share.astype(float).fillna(1.0), error=lambda t: 100 * (1 - t.value)
     )
     rows = scored.groupby(["cell", "share"]).error.agg(["mean", "std"]).fillna(0.0).reset_index()
-    return rows.assign(seconds=rows.share * rows.cell.map(seconds).astype(float))
+    names = {"seconds": "mean", "shortest": "min", "longest": "max"}
+    return rows.assign(**{name: rows.share * rows.cell.map(seconds[of]).astype(float) for name, of in names.items()})
 
 
 def draw_race(folder: Path) -> Figure:
-    """Phone error of a frozen probe against seconds of training, for objectives that are scored along the way; dotted: the floors."""
+    """Phone error of a frozen probe against seconds of training, for objectives that are scored along the way; upright bars: one standard
+    deviation over seeds; level bars: from the shortest to the longest seed; dotted: the floors."""
     table, rows = wide(folder), race(folder)
     figure, axes = panels(1, 5.4)
     if rows.empty:
         return nothing(figure, axes[0], "this profile scores nothing along the way")
     for cell, points in rows.groupby("cell"):
-        axes[0].errorbar(points.seconds, points["mean"], points["std"], marker="o", capsize=3, label=cell)
+        reach = [points.seconds - points.shortest, points.longest - points.seconds]
+        axes[0].errorbar(points.seconds, points["mean"], points["std"], reach, marker="o", capsize=3, label=cell)
     floors(axes[0], table, PROBE)
     axes[0].set(xlabel="training, s", ylabel=f"{QUALITY[PROBE]}, %", xlim=(0, None))
     axes[0].legend(fontsize="small")
@@ -95,7 +101,8 @@ def update_times(folder: Path) -> pd.DataFrame:
 
 
 def draw_map(table: pd.DataFrame, metric: str = "phone.accuracy", names: int = 6) -> Figure:
-    """Every method on four costs; the line joins the Pareto front, whose first `names` points are named. table: efficiency_map's."""
+    """Every method on four costs; the line joins the Pareto front, whose first `names` points are numbered, and named
+    above: names beside their points run into one another. table: efficiency_map's."""
     mean = means(table)
     studies = sorted(mean.study.unique())
     colours = dict(zip(studies, sns.color_palette("colorblind", len(studies)), strict=True))
@@ -106,14 +113,10 @@ def draw_map(table: pd.DataFrame, metric: str = "phone.accuracy", names: int = 6
             axis.scatter(rows[cost], 100 * rows["error"], color=colours[study], s=22, label=study)
         front = known[known[f"front_{cost}"]].sort_values(cost)
         axis.plot(front[cost], 100 * front["error"], color="0.3", linewidth=1, drawstyle="steps-post")
-        for place, row in enumerate(front.head(names).itertuples()):
-            axis.annotate(
-                row.cell,
-                (getattr(row, cost), 100 * row.error),
-                (4, 4 if place % 2 else -11),
-                textcoords="offset points",
-                fontsize="x-small",
-            )
+        named = list(front.head(names).itertuples())
+        for number, row in enumerate(named, 1):
+            at = (getattr(row, cost), 100 * row.error)
+            axis.annotate(str(number), at, (3, 3), textcoords="offset points", fontsize="x-small")
         if known.empty:
             axis.text(0.5, 0.5, "no cell of this profile has it", transform=axis.transAxes, ha="center")
         else:
@@ -122,11 +125,18 @@ def draw_map(table: pd.DataFrame, metric: str = "phone.accuracy", names: int = 6
             axis.xaxis.set_major_formatter(EngFormatter(unit="s" if cost == "rtf" else "", sep=""))
             axis.xaxis.set_minor_locator(NullLocator())
         axis.set(xlabel=label, ylabel=f"{QUALITY[metric]}, %" if axis is axes[0] else "")
+        axis.set_title(_listed([row.cell for row in named]), fontsize="x-small", loc="left")
         axis.ticklabel_format(axis="y", useOffset=False)
         axis.margins(x=0.2, y=0.12)
     if len(studies) > 1:
         _legend(axes)
     return done(figure)
+
+
+def _listed(names: list[str], columns: int = 2) -> str:
+    """Numbered, so many a line."""
+    numbered = [f"{number} {name}" for number, name in enumerate(names, 1)]
+    return "\n".join("   ".join(numbered[i : i + columns]) for i in range(0, len(numbered), columns))
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -61,7 +61,8 @@ def test_the_map_holds_what_was_counted_measured_and_spent(profile):
     mean = maps.means(table).set_index("cell")
     assert mean.loc["teacher", "error"] == pytest.approx(0.28) and mean["seeds"].tolist() == [3, 3]
     assert mean["front_params"].all() and not mean.loc["student", "front_rtf"]
-    assert draw_map(table).axes
+    titles = [axis.get_title(loc="left") for axis in draw_map(table).axes]
+    assert titles == ["1 student   2 teacher", "1 student   2 teacher", "1 teacher", "1 teacher"]  # the student was trained by nothing
 
 
 def test_front_by_hand():

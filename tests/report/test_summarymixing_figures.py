@@ -1,5 +1,7 @@
 """What the SummaryMixing notebook reads off a table: slopes and crossovers known beforehand."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -35,7 +37,7 @@ def test_the_crossover_lies_between_measured_lengths_or_is_said_to_be_outside(fo
 def test_figures_have_a_line_a_mixer_and_say_what_is_not_there(folder):
     axis = summarymixing.draw_mixers(folder).axes[0]
     assert {"SummaryMixing", "attention, unfused", "FNet"} == {text.get_text() for text in axis.get_legend().get_texts()}
-    empty = summarymixing.draw_quality(folder, {"phone_ctc.per": "phone error rate"}).axes[0]
+    empty = summarymixing.draw_quality(folder, {"phone_ctc.per": ("phone error rate, %", 100.0)}).axes[0]
     assert "scores nothing" in empty.texts[0].get_text()
 
 
@@ -72,3 +74,27 @@ def test_the_share_kept_is_of_the_gain_over_the_better_floor(tmp_path):
     assert table.loc["in a second language"].index.to_list() == ["phones"]
     assert table.loc[("in a second language", "phones")].isna().to_list() == [False, False, False, True], "no gain to keep"
     assert summarymixing.kept(tmp_path, {"verification.eer": "voices"}).empty
+
+
+def test_the_longest_utterance_and_what_a_batch_keeps(tmp_path):
+    """Five minutes at inference over the first cell's; MACs that grow with attention's square; activations without 16 bytes a weight."""
+    from sslrepro.pipeline.profile import expand
+
+    cells = expand("laptop").studies["summarymixing"].cells
+    rows, params = [], {"cost-summarymixing": 1e6, "cost-unfused": 2e6}
+    for cell, kept in (("cost-summarymixing", 3e8), ("cost-unfused", 4e8)):
+        rows += [(cell, 0, "cost.params", params[cell]), (cell, 0, "cost.peak_bytes_20", kept + 16 * params[cell])]
+        rows += [(cell, 0, "cost.peak_bytes_5", kept / 4 + 16 * params[cell])]
+    rows += [(cell, seed, "cost.inference_seconds", 2.0 + seed) for cell in ("cost-summarymixing", "cost-attention") for seed in (0, 1)]
+    pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    machine = {"machine": {"gpu": "none"}}
+    (tmp_path / "runs.json").write_text(json.dumps({cell: {"0": machine} for cell in params}))
+    found = summarymixing.inference(tmp_path, cells)
+    assert found.loc["SummaryMixing"].to_list()[:3] == [2.5, 2.0, 3.0] and found.loc["attention, fused", "GMAC, first = 1"] > 2
+    counted = summarymixing.macs(cells).T
+    grown = counted.loc["300 s"] / counted.loc["2 s"]
+    assert grown["SummaryMixing"] == pytest.approx(150, rel=0.1) and grown["attention, unfused"] > 300
+    assert counted.loc["M parameters", "attention, unfused, equal parameters"] == pytest.approx(
+        counted.loc["M parameters", "SummaryMixing"], rel=0.01
+    )
+    assert summarymixing.activations(tmp_path).loc["SummaryMixing"].to_dict() == {"5 s": 0.75, "20 s": 0.75}
