@@ -15,7 +15,8 @@ from sslrepro.claims.series import Frame, Series, Undecidable, label, pick
 
 class Ratio(TestBase):
     """of / over (matched on a coordinate), or `of` alone, at least and/or at most a bound. Unit: the bound's distance from 1 where
-    `over` is given and the bound is not 1, else the bound."""
+    `over` is given and the bound is not 1, else the bound. `useful`: error rates of which none is below it are of models that have not
+    learned to read, and decide nothing."""
 
     kind: Literal["ratio"]
     series = ("of", "over")
@@ -25,18 +26,26 @@ class Ratio(TestBase):
     at_least: float | None = None
     at_most: float | None = None
     strict: bool = False
+    useful: float | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> Ratio:
         if self.at_least is None and self.at_most is None:
             raise ValueError("needs at_least, at_most or both")
+        if self.useful is not None and self.over is None:
+            raise ValueError("useful compares two error rates: it needs over")
         return self
 
     def judge(self, frame: Frame) -> list[Part]:
         of = frame[self.of]
         values, name = of.values, self.of
         if self.over is not None:
-            values, name = of.values / of.aligned(frame[self.over], self.match).values, f"{self.of} / {self.over}"
+            over = of.aligned(frame[self.over], self.match).values
+            if self.useful is not None and min(of.values[0].min(), over[0].min()) >= self.useful:
+                raise Undecidable(
+                    f"neither {self.of} nor {self.over} is below {self.useful:g}: that decides nothing, longer training would"
+                )
+            values, name = of.values / over, f"{self.of} / {self.over}"
         parts = []
         for i in range(len(of)):
             point = f"{name} at {self.match} {label(of.coordinate(self.match)[i].item())}" if self.match else name

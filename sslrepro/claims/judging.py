@@ -12,6 +12,7 @@ import numpy as np
 
 from sslrepro.claims.bootstrap import Source
 from sslrepro.claims.contrasts import Kept
+from sslrepro.claims.elsewhere import run_elsewhere
 from sslrepro.claims.ledger import CellSeries, Claim, CountSeries, ProfileName, StudyClaims, ledger_dir, load_study
 from sslrepro.claims.margins import Part
 from sslrepro.claims.published import published_series
@@ -88,7 +89,8 @@ class _Judge:
         frame = self._frame(BOTH)
         seeds = min(self.results.used.values(), default=0) if self.results else 0
         judged = judge(claim, frame, "ours")
-        named = [*self._excluded(), *dict.fromkeys(frame.notes), *(self._gains_to_come(frame, seeds) if judged.open else [])]
+        named = [*self._elsewhere(judged.lacking), *self._excluded(), *dict.fromkeys(frame.notes)]
+        named += self._gains_to_come(frame, seeds) if judged.open else []
         if judged.margin is None:
             outcome = INCONCLUSIVE if set(frame.series) >= self._needed() else NOT_RUN
             return replace(blank, verdict=outcome, seeds=seeds, reason=_join(judged.open + named), stale=self._stale())
@@ -186,6 +188,12 @@ class _Judge:
             return []
         specs = [spec for spec in self.claim.ours.values() if isinstance(spec, CellSeries)]
         return sorted({cell for spec in specs for cell in matched_cells(spec, self.results.names())})
+
+    def _elsewhere(self, lacking: list[str]) -> list[str]:
+        """Which profiles would run the cells that are lacking; none where there are no results at all: then everything is."""
+        specs = [spec for name in lacking if isinstance(spec := self.claim.ours.get(name), CellSeries)] if self.results else []
+        present = self.results.names() if self.results else []
+        return [said for spec in specs for said in run_elsewhere(self.study.study, self.profile, spec, present)]
 
     def _excluded(self) -> list[str]:
         left_out = self.results.excluded(self._cells()) if self.results else []

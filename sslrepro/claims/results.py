@@ -15,7 +15,7 @@ import pandas as pd
 
 from sslrepro.claims.bootstrap import Resampler, Source, SpeakerSums, TrialScores, speaker_sums, trial_scores
 from sslrepro.claims.ledger import CellSeries, CountSeries, template
-from sslrepro.claims.series import Series
+from sslrepro.claims.series import NO_CELL, Series
 from sslrepro.errors import UserError
 
 CHOICE = re.compile(r":s(\d+)-q(\d+)-k(\d+)")  # as config.Factors writes itself
@@ -154,7 +154,7 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
     points: list[dict[str, str | float]] = []
     values: list[np.ndarray] = []
     wanted = spec.templates()
-    matched = [(cell, found) for cell in results.names() for found in _matches(cell, wanted)]
+    matched = [(cell, found) for cell in results.names() for found in matches(cell, wanted)]
     for cell, captured in matched:
         for role, metric in named.items():
             for share, length, full in _points(results, cell, metric, spec):
@@ -170,7 +170,7 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
                 values.append(value)
                 results.used[cell, full] = len(results.seeds(cell, full))
     if not points:
-        known = f"cells {', '.join(c for c, _ in matched)} have no {', '.join(named.values())}" if matched else "no such cell"
+        known = f"cells {', '.join(c for c, _ in matched)} have no {', '.join(named.values())}" if matched else NO_CELL
         return f"{known} ({' or '.join(wanted)})"
     coordinates = {key: np.array([p[key] for p in points]) for key in points[0]}
     return Series(name, coordinates, np.stack(values, axis=1)).where(spec.where)
@@ -181,7 +181,8 @@ def matched_cells(spec: CellSeries, names: list[str]) -> list[str]:
     return [cell for cell in names if any(template(w).fullmatch(cell) for w in spec.templates())]
 
 
-def _matches(cell: str, wanted: dict[str, dict[str, str | float]]) -> Iterator[dict[str, str | float]]:
+def matches(cell: str, wanted: dict[str, dict[str, str | float]]) -> Iterator[dict[str, str | float]]:
+    """The coordinates that the first template to fit a cell's name gives it; nothing where none fits."""
     for text, given in wanted.items():
         found = template(text).fullmatch(cell)
         if found:

@@ -9,10 +9,19 @@ import numpy as np
 import pandas as pd
 
 Condition = str | float | list[str | float] | dict[str, float]
+NO_CELL = "no such cell"
 
 
 class Undecidable(Exception):
     """A test cannot be judged on these points; the message says why. Never an error: it becomes the row's reason."""
+
+
+class Lacking(Undecidable):
+    """Undecidable for want of cells of the named series: another profile may run them."""
+
+    def __init__(self, series: str, why: str) -> None:
+        super().__init__(why)
+        self.series = series
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Series:
         place = {key: i for i, key in enumerate(other.coordinate(on).tolist())}
         lacking = [key for key in self.coordinate(on).tolist() if key not in place]
         if lacking:
-            raise Undecidable(f"{other.name} lacks {on} {', '.join(map(label, lacking))}")
+            raise Lacking(other.name, f"{other.name} lacks {on} {', '.join(map(label, lacking))}")
         return other.take(np.array([place[key] for key in self.coordinate(on).tolist()]))
 
 
@@ -83,7 +92,8 @@ class Frame:
     def __getitem__(self, name: str) -> Series:
         found = self.series.get(name)
         if found is None:
-            raise Undecidable(f"no {name}: {self.absent.get(name, 'not given')}")
+            why = self.absent.get(name, "not given")
+            raise Lacking(name, f"no {name}: {why}") if why.startswith(NO_CELL) else Undecidable(f"no {name}: {why}")
         if not len(found):
             raise Undecidable(f"{name} has no points")
         return found

@@ -12,7 +12,7 @@ from scipy.stats import t
 from sslrepro.claims.bootstrap import Source
 from sslrepro.claims.ledger import Claim
 from sslrepro.claims.margins import Part, smallest
-from sslrepro.claims.series import Frame, Undecidable
+from sslrepro.claims.series import Frame, Lacking, Undecidable
 
 REPLICATED, CONTRADICTED = "replicated", "contradicted"
 INCONCLUSIVE, NOT_RUN = "inconclusive at this scale", "not run"
@@ -21,17 +21,20 @@ MOST_SEEDS = 200
 
 @dataclass(frozen=True)
 class Judgement:
-    """All parts that could be judged, the claim's margin over them `(draws,)`, and the tests that could not, each with its reason."""
+    """All parts that could be judged, the claim's margin over them `(draws,)`, the tests that could not, each with its reason, and the
+    series that they lack cells of."""
 
     parts: list[Part]
     margin: np.ndarray | None
     open: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
 
 
 def judge(claim: Claim, frame: Frame, scope: str) -> Judgement:
     """Every test of this scope on the frame's series."""
     parts: list[Part] = []
     unjudged: list[str] = []
+    lacking: list[str] = []
     for test in claim.tests:
         if test.scope not in ("both", scope):
             continue
@@ -39,7 +42,8 @@ def judge(claim: Claim, frame: Frame, scope: str) -> Judgement:
             parts += test.parts(frame)
         except Undecidable as reason:
             unjudged.append(f"{test.kind}: {reason}")
-    return Judgement(parts, smallest(parts) if parts else None, unjudged)
+            lacking += [reason.series] if isinstance(reason, Lacking) else []
+    return Judgement(parts, smallest(parts) if parts else None, unjudged, lacking)
 
 
 def interval(margin: np.ndarray) -> tuple[float, float]:

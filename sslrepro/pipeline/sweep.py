@@ -106,10 +106,11 @@ def prepare(profile: Profile, study: str, cell: str) -> None:
     from sslrepro.training.cell import others_of
 
     settings = profile.studies[study].cells[cell]
-    for other in others_of(settings):
+    named = getattr(settings.objective, "targets", None)
+    labelled = profile.targets[named].cell if named in profile.targets else None  # whose hidden states the targets are clusters of
+    for other in [*others_of(settings), *([labelled] if labelled else [])]:
         if not is_finished(profile, *other.split("/", 1)):
             run(profile, *other.split("/", 1))
-    named = getattr(settings.objective, "targets", None)
     with _alone(corpus_dir(profile.profile)):
         if not _corpus_is_current(profile):
             make_corpus(profile)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,32 +10,27 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from sslrepro.budget.figures import OBJECTIVES
-from sslrepro.budget.fits import Vertex, parametric_loss, u_curve
 from sslrepro.budget.published import size_sweep
 from sslrepro.claims.ledger import template
 from sslrepro.config import CellSettings, Profile
-from sslrepro.data.corpus import Corpus
-from sslrepro.report.batch_size import plain_ticks
+from sslrepro.report.paired import paired, told
 from sslrepro.report.panels import done, nothing
 
-NAMES = OBJECTIVES | {"data2vec": "data2vec", "bestrq": "BEST-RQ"}
+NAMES = OBJECTIVES | {"data2vec": "data2vec", "bestrq": "BEST-RQ", "hubert2": "HuBERT, second iteration"}
 # name of a cell -> coordinates that the name itself does not carry
 SWEEP = {
     "{objective}-size{size_pct}": {"budget": "full", "family": "paper's share"},
     "{objective}-slim": {"budget": "full", "size_pct": 100, "family": "paper's share"},
     "{objective}-size{size_pct}-half": {"budget": "half", "family": "paper's share"},
+    "{objective}-size{size_pct}-fixed": {"budget": "full", "family": "warm-up of as many updates as Slim's"},
+    "{objective}-size{size_pct}-proportional": {"budget": "full", "family": "warm-up in proportion"},
     "{objective}-free{size_pct}": {"budget": "full", "family": "free"},
 }
-UNIQUE = {
-    "unique{hours}": {"variant": "speakers one after another"},
-    "unique{hours}-fixed": {"variant": "every speaker, fewer sentences"},
-    "unique{hours}-augmented": {"variant": "audio augmented"},
-}
 EDGE = {"markeredgewidth": 1.2}  # hollow markers have nothing else
-CONTENT = ("asr.wer", "phone_ctc.per", "phone.accuracy")  # the first that a study has
+# the first that a study has, and its name as an error
+CONTENT = {"asr.wer": "word error rate", "phone_ctc.per": "phone error rate", "phone.accuracy": "frame error, phones"}
 # ours -> published, and what both are called
 METRICS = {"loss": ("valid_loss", "validation loss"), "content": ("asr_wer", "content error"), "speaker": ("asv_eer", "equal error rate")}
 
@@ -71,6 +64,13 @@ def results(folder: Path, templates: dict[str, dict]) -> pd.DataFrame:
     return wide
 
 
+def names_of(folder: Path) -> dict[str, str]:
+    """What loss, content and speaker are called, content after the metric that this study has."""
+    known = set(pd.read_csv(folder / "metrics.csv").metric)
+    content = next((said for name, said in CONTENT.items() if name in known), METRICS["content"][1])
+    return {name: label for name, (_, label) in METRICS.items()} | {"content": content}
+
+
 def with_flops(table: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """The same with the training budget in FLOPs (`flops`), of the cells whose budget is one, and with what came before (`whole`)."""
     budgets = {name: cell.training.budget for name, cell in profile.studies["budget"].cells.items()}
@@ -81,17 +81,21 @@ def with_flops(table: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 def draw_u_curves(folder: Path) -> Figure:
     """Every curve over its own best point: rows are metrics, columns objectives; ours solid, published dashed, the half budget paler."""
-    ours = results(folder, SWEEP).query('family == "paper\'s share"')
+    every = results(folder, SWEEP)
+    ours, variants = every.query('family == "paper\'s share"'), every[every.family.str.startswith("warm-up")]
     metrics = [name for name in METRICS if name in ours]
     figure, axes = plt.subplots(len(metrics), 3, figsize=(11.5, 3.1 * len(metrics)), sharex=True, squeeze=False, layout="constrained")
     for row, metric in zip(axes, metrics, strict=True):
         column, label = METRICS[metric]
         for axis, (objective, title) in zip(row, OBJECTIVES.items(), strict=True):
             for budget, strength in (("full", 1.0), ("half", 0.45)):
-                mine = ours[(ours.objective == objective) & (ours.budget == budget)].groupby("size_pct")[metric].agg(["mean", "std"])
+                mine = ours[(ours.objective == objective) & (ours.budget == budget)].dropna(subset=metric)
+                mine = mine.groupby("size_pct")[metric].agg(["mean", "std"])
                 if len(mine) > 1:
                     style = {"color": "C0", "alpha": strength, "label": f"ours, {budget} budget"}
                     axis.errorbar(mine.index, mine["mean"] / mine["mean"].min(), mine["std"] / mine["mean"].min(), fmt="o-", **style)
+                    if budget == "full":
+                        _variants(axis, variants[variants.objective == objective], metric, mine["mean"].min())
                 paper = size_sweep().query(f"objective == '{objective}' and budget == '{budget}'")
                 if len(paper):
                     style = {"color": "C1", "alpha": strength, "label": f"published, {budget} budget"}
@@ -102,6 +106,32 @@ def draw_u_curves(folder: Path) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel("size, % of Slim")
     return done(figure)
+
+
+def _variants(axis: Axes, variants: pd.DataFrame, metric: str, best: float) -> None:
+    """Runs of one size that differ from the family in their warm-up, over the family's best."""
+    for number, (name, mine) in enumerate(variants.groupby("family")):
+        mean = mine.groupby("size_pct")[metric].mean().dropna()
+        if len(mean):
+            axis.plot(mean.index, mean / best, "*v"[number], color="k", markersize=8, linestyle="", label=f"ours, {name}")
+
+
+def arms(folder: Path) -> pd.DataFrame:
+    """Whether the U has both its arms at the full budget: how far the smallest and the largest size lie above the best between them, paired
+    by seed, with Student's 95 % intervals. `both`: neither interval reaches zero. The best is that of the means, as in the ledger."""
+    ours, names, rows = results(folder, SWEEP).query("budget == 'full' and family == \"paper's share\""), names_of(folder), []
+    for objective, part in ours.groupby("objective"):
+        for metric in [name for name in METRICS if name in part]:
+            wide = part.pivot_table(index="seed", columns="size_pct", values=metric)
+            if wide.shape[1] < 3:
+                continue
+            inner = wide.iloc[:, 1:-1].mean().idxmin()
+            ends = [paired(wide[size], wide[inner]) for size in (wide.columns[0], wide.columns[-1])]
+            relative = [tuple(value / wide[inner].mean() for value in end) for end in ends]
+            both = "yes" if all(low > 0 for _, low, _ in ends) else "no"
+            rows.append((NAMES[objective], names[metric], f"{inner:g} %", *(told(end, "+.1%") for end in relative), both))
+    columns = ["objective", "metric", "best between", "smallest above it", "largest above it", "both"]
+    return pd.DataFrame(rows, columns=columns).set_index("objective")
 
 
 def draw_shares(folder: Path) -> Figure:
@@ -138,99 +168,11 @@ def best_by_share(folder: Path) -> pd.DataFrame:
     )
 
 
-def vertices(folder: Path, profile: Profile) -> pd.DataFrame:
-    """The bottom of every U with at least four sizes: whose, objective, budget, metric, flops, size in parameters, low, high, inside."""
-    rows = []
-    ours = with_flops(results(folder, SWEEP).query('family == "paper\'s share"'), profile)
-    for (objective, budget), part in ours.dropna(subset="flops").groupby(["objective", "budget"]):
-        for metric in METRICS:
-            mine = part.dropna(subset=metric) if metric in part else part[:0]
-            if mine.size_pct.nunique() >= 4:
-                vertex = u_curve(mine.size_pct, mine[metric], seed=f"{objective} {budget} {metric}")
-                rows.append(_vertex_row("ours", objective, budget, metric, part.flops.median(), _in_parameters(vertex, mine)))
-    for (objective, budget), part in size_sweep().groupby(["objective", "budget"]):
-        for metric, (column, _) in METRICS.items():
-            vertex = u_curve(part.params, part[column], seed=f"{objective} {budget} {column}")
-            rows.append(_vertex_row("published", objective, budget, metric, part.flops.median(), vertex))
-    return pd.DataFrame(rows)
-
-
-def _in_parameters(vertex: Vertex, runs: pd.DataFrame) -> Vertex:
-    """A vertex in per cent of Slim, as parameters of the same family, between its sizes log-log and beyond them by the nearest two.
-
-    A scaled family's front end holds most of its small members' parameters, so that a U that is even in per cent is not in parameters.
-    """
-    sizes = runs.groupby("size_pct")["cost.params"].mean().sort_index()
-    x, y = np.log(sizes.index.to_numpy(float)), np.log(sizes.to_numpy())
-
-    def parameters(per_cent: float) -> float:
-        if per_cent in (0.0, math.inf):  # an open end of an interval
-            return per_cent
-        at = min(max(int(np.searchsorted(x, math.log(per_cent))), 1), len(x) - 1)
-        slope = (y[at] - y[at - 1]) / (x[at] - x[at - 1])
-        return math.exp(y[at] + slope * (math.log(per_cent) - x[at]))
-
-    return replace(vertex, size=parameters(vertex.size), low=parameters(vertex.low), high=parameters(vertex.high))
-
-
-def _vertex_row(whose: str, objective: str, budget: str, metric: str, flops: float, vertex: Vertex) -> dict:
-    named = {"whose": whose, "objective": objective, "budget": budget, "metric": metric, "flops": flops}
-    return named | {"size": vertex.size, "low": vertex.low, "high": vertex.high, "inside": vertex.inside}
-
-
-def fitted_losses(folder: Path) -> pd.DataFrame:
-    """The parametric loss E + A / parameters^alpha + B / hours^beta of each objective with at least seven runs over both budgets, with 95 %
-    intervals, and the best of the sizes that ran for the full budget."""
-    rows = {}
-    ours = results(folder, SWEEP).query('family == "paper\'s share"')
-    ours = ours.dropna(subset=["loss", "cost.hours_seen"]) if {"loss", "cost.hours_seen"} <= set(ours.columns) else ours[:0]
-    for objective, part in ours.groupby("objective"):
-        if len(part) < 7 or part.budget.nunique() < 2:
-            continue
-        fit = parametric_loss(part["cost.params"], part["cost.hours_seen"], part.loss)
-        full = part[part.budget == "full"].groupby("size_pct")[["cost.params", "cost.hours_seen"]].mean()
-        best, low, high = fit.best_size(full["cost.params"].to_numpy(), full["cost.hours_seen"].to_numpy())
-        values = {name: (getattr(fit, name), *fit.intervals[name]) for name in ("floor", "alpha", "beta")} | {
-            "best size": (best, low, high)
-        }
-        rows[objective] = {name: f"{value:.3g} [{low:.3g}, {high:.3g}]" for name, (value, low, high) in values.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["floor", "alpha", "beta", "best size"])
-
-
-def draw_guideline(folder: Path, profile: Profile) -> Figure:
-    """The best size against the budget in FLOPs, ours and the published sweep's in one figure; dotted: through the two medians."""
-    table = vertices(folder, profile)
-    closed = table[table.inside & (table.low > 0)]
-    figure, axis = plt.subplots(figsize=(7.0, 4.4), layout="constrained")
-    colours = dict(zip(METRICS, sns.color_palette("colorblind", len(METRICS)), strict=True))
-    markers = dict(zip(OBJECTIVES, "osD", strict=True))
-    shift = {metric: 1.06 ** (i - 1) for i, metric in enumerate(METRICS)}  # so that intervals do not hide each other
-    for row in closed.itertuples():
-        bars = [[(row.size - row.low) / 1e6], [(row.high - row.size) / 1e6]]
-        style = {"color": colours[row.metric], "markerfacecolor": colours[row.metric] if row.whose == "ours" else "white", **EDGE}
-        axis.errorbar([row.flops * shift[row.metric]], [row.size / 1e6], bars, fmt=markers[row.objective], **style)
-    medians = closed.groupby("whose")[["flops", "size"]].median()
-    if len(medians) == 2:
-        (low, high), (small, large) = medians["flops"].sort_values(), medians.sort_values("flops")["size"]
-        power = np.log(large / small) / np.log(high / low)
-        axis.plot([low, high], [small / 1e6, large / 1e6], ":", color="0.4", label=f"budget to the power {power:.2f}")
-    handles = [plt.Line2D([], [], color=colours[m], marker="o", linestyle="", label=METRICS[m][1]) for m in METRICS]
-    handles += [plt.Line2D([], [], color="0.3", marker=markers[o], linestyle="", label=OBJECTIVES[o]) for o in OBJECTIVES]
-    handles += [plt.Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="white", label="published", **EDGE)]
-    axis.legend(handles=[*handles, *axis.get_legend_handles_labels()[0]], fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    axis.set(
-        xscale="log", yscale="log", xlabel="training FLOPs", ylabel="best size, million parameters", title="what to train for a budget"
-    )
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    plain_ticks(axis.yaxis, *axis.get_ylim())
-    return done(figure)
-
-
 def draw_shapes(folder: Path, profile: Profile) -> Figure:
     """Slim against Small of the same objective, seed by seed, and validation loss over the depths at equal parameters and budget."""
     pairs = results(folder, {"{objective}-slim": {"shape": "Slim"}, "{objective}-small": {"shape": "Small"}})
     depths = results(folder, {"{objective}-depth{layers}": {}, "{objective}-slim": {}, "{objective}-small": {}})
-    metrics = [name for name in METRICS if name in pairs]
+    metrics, called = [name for name in METRICS if name in pairs], names_of(folder)
     figure, axes = plt.subplots(1, len(metrics) + 1, figsize=(4.0 * (len(metrics) + 1), 3.4), layout="constrained")
     for axis, metric in zip(axes, metrics, strict=False):
         wide = pairs.pivot_table(index=["objective", "seed"], columns="shape", values=metric)
@@ -240,7 +182,7 @@ def draw_shapes(folder: Path, profile: Profile) -> Figure:
                 axis.plot([place - 0.2, place + 0.2], [row.Slim, row.Small], "o-", color=f"C{place}", alpha=0.7)
         names = [NAMES.get(objective, objective) for objective in wide.index.unique("objective")]
         axis.set_xticks(range(len(names)), names)
-        axis.set(xlabel="Slim (left) and Small (right), a line a seed", ylabel=METRICS[metric][1])
+        axis.set(xlabel="Slim (left) and Small (right), a line a seed", ylabel=called[metric])
         if wide.empty:
             nothing(figure, axis, "no pair in this profile")
     depths = depths.assign(layers=[profile.studies["budget"].cells[cell].model.encoder.layers for cell in depths.cell])
@@ -254,52 +196,27 @@ def draw_shapes(folder: Path, profile: Profile) -> Figure:
     return done(figure)
 
 
-def draw_unique(folder: Path) -> Figure:
-    """What fewer unique hours cost at a fixed number of updates; x is the share of the corpus, as hours of 960."""
-    table = results(folder, UNIQUE)
-    metrics = [name for name in METRICS if name in table and table[name].notna().any()]
-    figure, axes = plt.subplots(1, max(len(metrics), 1), figsize=(4.2 * max(len(metrics), 1), 3.4), squeeze=False, layout="constrained")
-    if table.empty:
-        return nothing(figure, axes[0, 0], "this profile varies no hours")
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        sns.lineplot(table, x="hours", y=metric, hue="variant", style="variant", markers=True, errorbar=("sd", 1), ax=axis)
-        axis.set(xscale="log", xlabel="unique hours, of 960", ylabel=METRICS[metric][1])
-        plain_ticks(axis.xaxis, *axis.get_xlim())
-        axis.legend(fontsize="x-small")
-    return done(figure)
-
-
-def subsets(profile: Profile, corpus: Corpus) -> pd.DataFrame:
-    """Hours, utterances, speakers and different sentences of the training data of each cell that varies them."""
-    rows = {}
-    for cell in coordinates(list(profile.studies["budget"].cells), UNIQUE).cell:
-        data = profile.studies["budget"].cells[cell].data
-        index = corpus.subset(data.hours, data.fixed_speakers)
-        part = corpus.utterances.loc[index]
-        rows[cell] = [corpus.durations[index].sum() / 3600, len(index), part.speaker.nunique(), part.text.nunique()]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["hours", "utterances", "speakers", "sentences"])
-    return table.astype({"utterances": int, "speakers": int, "sentences": int})
-
-
 def draw_objectives(folder: Path, profile: Profile) -> Figure:
-    """Objectives at the Slim size: error against training FLOPs, and (hollow) with what labels and teachers had cost before."""
-    table = with_flops(results(folder, {"{objective}-slim": {}}), profile)
+    """Objectives at the Slim size, and the originals of two of them: error against training FLOPs, and (hollow) with what labels and
+    teachers had cost before."""
+    forms = {"{objective}-slim": {"form": ""}, "{objective}-original": {"form": ", original"}}
+    table, called = with_flops(results(folder, forms), profile), names_of(folder)
     metrics = [name for name in ("content", "speaker") if name in table]
     figure, axes = plt.subplots(1, max(len(metrics), 1), figsize=(4.6 * max(len(metrics), 1), 3.4), squeeze=False, layout="constrained")
     if not metrics:  # real speech without phone times, say
         return nothing(figure, axes[0, 0], "nothing of this corpus could be scored")
     for axis, metric in zip(axes[0], metrics, strict=True):
         present = table.dropna(subset=["flops", metric])
-        for place, (objective, mine) in enumerate(present.groupby("objective")):
+        for place, ((objective, form), mine) in enumerate(present.groupby(["objective", "form"])):
             mean, spread = mine[metric].mean(), mine[metric].std()
             beside = 0.03 * place * present.flops.max()  # of one budget all: so that intervals do not hide each other
             trained, whole = mine.flops.mean() + beside, mine.whole.mean() + beside
             style = {"color": f"C{place}", "capsize": 3}
-            axis.errorbar(trained, mean, 0 if np.isnan(spread) else spread, fmt="o", label=NAMES.get(objective, objective), **style)
+            axis.errorbar(trained, mean, 0 if np.isnan(spread) else spread, fmt="o", label=NAMES.get(objective, objective) + form, **style)
             if whole > trained:
                 axis.plot([trained, whole], [mean, mean], ":", color=f"C{place}")
                 axis.plot(whole, mean, "o", markerfacecolor="white", color=f"C{place}", **EDGE)
-        axis.set(xlabel="training FLOPs; hollow: labels too", ylabel=METRICS[metric][1])
+        axis.set(xlabel="training FLOPs; hollow: labels too", ylabel=called[metric])
         axis.xaxis.set_major_formatter("{x:.2g}")
         if present.empty:
             nothing(figure, axis, "no budget in FLOPs in this profile")

@@ -5,6 +5,7 @@ A point is a choice of factors (`config.Factors`); its metrics end in it, as `fi
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from sslrepro.report.batch_size import plain_ticks
 from sslrepro.report.panels import nothing
 
 STUDY = "stochastic"
+WORDS = "stochastic-words"  # the same model, fine-tuned to characters
 TIMED = "time-b1"  # the same model: one utterance at a time, taken alone
 CHOICE = r":s(?P<squeeze>\d+)-q(?P<query>\d+)-k(?P<key_value>\d+)$"
 ERROR = re.compile(r"fine_tune_[\d.]+min\.(wer_clean|wer|per)")
 MEASURED = r"^cost\.inference_(?P<what>seconds|macs)_(?P<length>[\d.]+)(?::|$)"
 UNSCORED = "no labels in this corpus for the symbols\nthat the profile fine-tunes on"
+READS = 0.9  # an error rate above which CTC reads next to nothing (claims/stochastic.yaml: `useful`)
 SECONDS = 10.0  # of audio: the length that the claims' times are of
 KINDS = {"stochastic": "one model, sampled", "fixed": "a model for each factor", "tuned": "one model, tuned to the factor"}
 THREADS = re.compile(r"time-t(?P<threads>\d+)-b(?P<batch>\d+)|time-b(?P<gpu_batch>\d+)")
@@ -38,18 +41,16 @@ def read(folder: Path) -> pd.DataFrame:
     return table.assign(plain=table.metric.str.replace(CHOICE, "", regex=True), **{k: factors[k].astype(float) for k in factors})
 
 
-def error_name(table: pd.DataFrame) -> str:
-    """The error that the trade-off is drawn in: words before phones, the clean part of the test split where it has parts. Empty where
-    the corpus has no labels of the symbols that the profile fine-tunes on."""
-    found = sorted(
-        {name for name in table.plain if ERROR.fullmatch(name)}, key=lambda name: (name.endswith(".per"), not name.endswith("_clean"))
-    )
-    return found[0] if found else ""
+def error_name(table: pd.DataFrame, cell: str = STUDY) -> str:
+    """The error of a cell that the trade-off is drawn in: words before phones, the clean part of the test split where it has parts. Empty
+    where the corpus has no labels of the symbols that it was fine-tuned on."""
+    found = {name for name in table.plain[table.cell == cell] if ERROR.fullmatch(name)}
+    return min(found, key=lambda name: (name.endswith(".per"), not name.endswith("_clean"), name), default="")
 
 
-def unit(table: pd.DataFrame) -> str:
+def unit(table: pd.DataFrame, cell: str = STUDY) -> str:
     """What the error is, for an axis."""
-    return f"{'phone' if error_name(table).endswith('.per') else 'word'} error rate, %"
+    return f"{'phone' if error_name(table, cell).endswith('.per') else 'word'} error rate, %"
 
 
 def lengths(table: pd.DataFrame) -> list[float]:
@@ -57,16 +58,16 @@ def lengths(table: pd.DataFrame) -> list[float]:
     return sorted(table[table.cell == TIMED].metric.str.extract(MEASURED).length.dropna().astype(float).unique())
 
 
-def choices(folder: Path, cell: str = TIMED) -> pd.DataFrame:
+def choices(folder: Path, cell: str = TIMED, scored: str = STUDY) -> pd.DataFrame:
     """One row a (seed, choice, length): squeeze, query, key_value, length (seconds of audio), seconds and gmacs of the cell, and the
-    stochastic cell's error in per cent, of the same seed where every seed was timed (none where it has none)."""
+    scored cell's error in per cent, of the same seed where every seed was timed (none where it has none)."""
     table = read(folder)
     named = table[(table.cell == cell) & table.choice.notna()]
     keys = ["seed", "choice", "squeeze", "query", "key_value"]
     measured = named.join(named.metric.str.extract(MEASURED)).dropna(subset="length")
     wide = measured.pivot_table(index=[*keys, "length"], columns="what", values="value").reset_index()
     wide = wide.assign(length=wide.length.astype(float), gmacs=wide.macs / 1e9).drop(columns="macs")
-    own = table[(table.cell == STUDY) & (table.plain == error_name(table))].assign(error=lambda rows: 100 * rows.value)
+    own = table[(table.cell == scored) & (table.plain == error_name(table, scored))].assign(error=lambda rows: 100 * rows.value)
     by = ["seed", "choice"] if set(own.seed) <= set(wide.seed) else ["choice"]
     return wide.merge(own.groupby(by).error.mean().reset_index(), on=by, how="left")
 
@@ -83,9 +84,10 @@ def pareto(cost: np.ndarray, error: np.ndarray) -> np.ndarray:
     return ~(cheaper & better).any(1)
 
 
-def draw_trade_off(folder: Path) -> Figure:
-    """Error against measured time and against MACs over all choices, means over seeds; the Pareto front; fixed and tuned models beside."""
-    table, every = read(folder), choices(folder)
+def draw_trade_off(folder: Path, scored: str = STUDY) -> Figure:
+    """Error of a cell against measured time and against MACs over all choices, means over seeds; the Pareto front; of the study's own cell,
+    fixed and tuned models beside."""
+    table, every = read(folder), choices(folder, scored=scored)
     length = at(every)
     mean = (
         every[every.length == length]
@@ -102,10 +104,11 @@ def draw_trade_off(folder: Path) -> Figure:
         front = mean[pareto(mean[column].to_numpy(), mean.error.to_numpy())].sort_values(column)
         axis.step(scale * front[column], front.error, where="post", color="0.5", linewidth=1, label="Pareto front", zorder=1)
         _points(axis, mean, column, scale)
-        _references(axis, table, mean, column, scale)
+        if scored == STUDY:
+            _references(axis, table, mean, column, scale)
         plain_ticks(axis.xaxis, *axis.get_xlim())
         _names(axis, front.choice, scale * front[column], front.error)
-    axes[0].set_ylabel(unit(table))
+    axes[0].set_ylabel(unit(table, scored))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     plt.close(figure)
     return figure
@@ -122,13 +125,19 @@ def _points(axis: Axes, mean: pd.DataFrame, column: str, scale: float) -> None:
 
 
 def _names(axis: Axes, names: pd.Series, x: pd.Series, y: pd.Series) -> None:
-    """Names beside points, but for those that would lie on a name before."""
-    taken: list[np.ndarray] = []
+    """Names beside points, above or below, where they hide no marker and no name before; others are left out."""
+    marks = [m for drawn in axis.collections for m in axis.transData.transform(drawn.get_offsets())]
+    scale = axis.figure.dpi / 72
     for name, point in zip(names, np.column_stack([x, y]), strict=True):
         place = axis.transData.transform(point)
-        if all(abs(place[0] - x) > 60 or abs(place[1] - y) > 14 for x, y in taken):
-            taken.append(place)
-            axis.annotate(name, point, xytext=(4, 5), textcoords="offset points", fontsize=7)
+        for offset in ((4, 5), (4, -12), (-36, -12), (4, -22)):
+            left, low = place + scale * np.array(offset)
+            right, high = left + 34 * scale, low + 8 * scale
+            inside = axis.bbox.x0 < left and right < axis.bbox.x1
+            if inside and not any(left - 4 < a < right + 4 and low - 4 < b < high + 4 for a, b in marks):
+                marks += [np.array([left + share * (right - left), (low + high) / 2]) for share in (0.0, 0.5, 1.0)]
+                axis.annotate(name, point, xytext=offset, textcoords="offset points", fontsize=7)
+                break
 
 
 def _references(axis: Axes, table: pd.DataFrame, mean: pd.DataFrame, column: str, scale: float) -> None:
@@ -168,7 +177,7 @@ def draw_by_factor(folder: Path) -> Figure:
             axis.scatter(mine["squeeze"], mine.error, s=14, color=f"C{number}", alpha=0.6)
     floor = rows[rows.kind == "floor"].error
     if len(floor):
-        axis.axhline(floor.mean(), color="0.4", linestyle="--", linewidth=1, label="from random weights")
+        axis.axhline(floor.mean(), color="0.4", linestyle="--", linewidth=1, label="from random weights, unsqueezed")
     axis.set(xlabel="squeeze factor", ylabel=unit(table), xticks=sorted(rows["squeeze"].dropna().unique()))
     axis.legend()
     plt.close(figure)
@@ -176,27 +185,46 @@ def draw_by_factor(folder: Path) -> Figure:
 
 
 def draw_times(folder: Path) -> Figure:
-    """Real-time factor against the length of the audio, by squeeze factor, in every setting that was timed; dotted: pooled most."""
+    """Real-time factor against the length of the audio, by squeeze factor, in every setting that was timed; dotted: pooled most. Last
+    panel: MACs a second of audio, which no thread or batch changes."""
     table = read(folder)
     cells = sorted((cell for cell in table.cell.unique() if THREADS.fullmatch(cell)), key=lambda cell: (cell != TIMED, cell))
-    figure, axes = plt.subplots(1, len(cells), figsize=(4.2 * len(cells) + 1, 3.6), sharey=True, squeeze=False, layout="constrained")
-    for axis, cell in zip(axes[0], cells, strict=True):
-        mean = choices(folder, cell).groupby(["squeeze", "query", "key_value", "length"]).seconds.mean().reset_index()
-        batch = _batch(cell)
-        most = (mean["query"].max(), mean.key_value.max())
-        for number, squeeze in enumerate(sorted(mean["squeeze"].unique())):
-            for (query, key_value), style in {(1.0, 1.0): "-", most: ":"}.items():
-                line = mean[(mean["squeeze"] == squeeze) & (mean["query"] == query) & (mean.key_value == key_value)]
-                label = f"squeeze {squeeze:g}" if style == "-" else None
-                axis.plot(line.length, line.seconds / line.length / batch, style, marker="o", color=f"C{number}", label=label)
-        axis.set(xlabel="audio, s", title=_described(cell), xscale="log", yscale="log")
-        plain_ticks(axis.xaxis, *axis.get_xlim())
-        axis.set_xticks(sorted(mean.length.unique()))
-    plain_ticks(axes[0, 0].yaxis, *axes[0, 0].get_ylim())  # the panels share it
+    figure, axes = plt.subplots(1, len(cells) + 1, figsize=(3.6 * (len(cells) + 1) + 1, 3.6), squeeze=False, layout="constrained")
+    for axis, cell in zip(axes[0], cells, strict=False):
+        _by_length(axis, choices(folder, cell), "seconds", _batch(cell))
+        axis.set_title(_described(cell, on_gpu(folder)))
+    limits = [axis.get_ylim() for axis in axes[0, :-1]]
+    for axis in axes[0, :-1]:
+        axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        plain_ticks(axis.yaxis, *axis.get_ylim())
+    _by_length(axes[0, -1], choices(folder), "gmacs", 1e-3)
+    axes[0, -1].set(title="multiply-accumulates", ylabel="MMAC a second of audio")
+    plain_ticks(axes[0, -1].yaxis, *axes[0, -1].get_ylim())
     axes[0, 0].set_ylabel("seconds of computing a second of audio")
-    axes[0, 0].legend()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     plt.close(figure)
     return figure
+
+
+def _by_length(axis: Axes, timed: pd.DataFrame, column: str, unit: float) -> None:
+    """Seconds or MACs a second of audio, in `unit`, against the length of the audio: a line a squeeze factor, dotted where pooled most."""
+    mean = timed.groupby(["squeeze", "query", "key_value", "length"])[column].mean().reset_index()
+    most = (mean["query"].max(), mean.key_value.max())
+    for number, squeeze in enumerate(sorted(mean["squeeze"].unique())):
+        for (query, key_value), style in {(1.0, 1.0): "-", most: ":"}.items():
+            line = mean[(mean["squeeze"] == squeeze) & (mean["query"] == query) & (mean.key_value == key_value)]
+            label = f"squeeze {squeeze:g}" if style == "-" else None
+            axis.plot(line.length, line[column] / line.length / unit, style, marker="o", color=f"C{number}", label=label)
+    axis.plot([], [], ":", color="0.4", label=f"with query pooling {most[0]:g}, key/value pooling {most[1]:g}")
+    axis.set(xlabel="audio, s", xscale="log", yscale="log")
+    plain_ticks(axis.xaxis, *axis.get_xlim())
+    axis.set_xticks(sorted(mean.length.unique()))
+
+
+def on_gpu(folder: Path) -> bool:
+    """Whether the times were taken on a GPU."""
+    runs = json.loads((folder / "runs.json").read_text(encoding="utf-8"))
+    return any(run["machine"]["gpu"] != "none" for run in runs.get(TIMED, {}).values())
 
 
 def _batch(cell: str) -> int:
@@ -204,11 +232,12 @@ def _batch(cell: str) -> int:
     return 1 if match is None else int(match["batch"] or match["gpu_batch"])
 
 
-def _described(cell: str) -> str:
+def _described(cell: str, gpu: bool) -> str:
+    """What of a timing its cell's name says; on a processor one thread, where it names none."""
     match = THREADS.fullmatch(cell)
-    threads = int(match["threads"] or 0) if match else 1
-    said = {0: "", 1: "one thread, "}.get(threads, f"{threads} threads, ")
-    return f"{said}batch {_batch(cell)}"
+    threads = int(match["threads"] or 1) if match else 1
+    where = "GPU" if gpu else "one thread" if threads == 1 else f"{threads} threads"
+    return f"{where}, batch {_batch(cell)}"
 
 
 def compute_saved(profile: Profile) -> pd.DataFrame:
@@ -234,3 +263,15 @@ def recipes(folder: Path) -> pd.DataFrame:
     found = found.rename(columns=names)
     base = found.seconds.reindex([cell.replace("sew", "wav2vec2") for cell in cells]).to_numpy()
     return found.assign(speed_up=base / found.seconds)
+
+
+def unread(folder: Path) -> str:
+    """Which of the two recipes' models have not learned to read, in a sentence: their errors then compare nothing. Empty where all have."""
+    table = recipes(folder)
+    errors = [name for name in table.columns if ERROR.fullmatch(name)]
+    blank = [f"{cell} ({value:.0%})" for cell, value in table[errors].min(axis=1).items() if value >= READS] if errors else []
+    return (
+        f"CTC has not left the plateau where it reads nothing but blanks: {', '.join(blank)}; these errors compare nothing."
+        if blank
+        else ""
+    )

@@ -119,6 +119,35 @@ def test_not_run(tmp_path):
     assert found["batch-12"].reason == "only paper can judge it"
 
 
+def test_what_other_profiles_would_run_is_named(tmp_path):
+    """At laptop budget-08 has no Small of TERA, and stoch-06 no pair of tiny models; whoever runs them is told."""
+    made = Made(tmp_path, "budget", "laptop")
+    for cell in ("hubert-slim", "wav2vec2-slim", "tera-slim", "hubert-small", "wav2vec2-small"):
+        for seed in range(5):
+            made.add(cell, seed, phone_ctc__per=0.5, verification__eer=0.3)
+    made.write()
+    reason = rows(tmp_path, "budget", "laptop")["budget-08"].reason
+    assert "small lacks objective tera" in reason and "gpu, paper would run tera-small" in reason
+    made = Made(tmp_path, "stochastic", "laptop")
+    made.add("wav2vec2", 0, fine_tune_10min__per=0.5)
+    made.write()
+    found = rows(tmp_path, "stochastic", "laptop")
+    assert "paper would run sew-tiny" in found["stoch-06"].reason
+    assert "would run" not in rows(tmp_path, "stochastic", "gpu")["stoch-06"].reason  # without results everything is lacking
+
+
+def test_models_that_do_not_read_decide_nothing(tmp_path):
+    for name, error, verdict in (("blank", 0.98, "inconclusive at this scale"), ("reads", 0.45, "replicated")):
+        made = Made(tmp_path / name, "stochastic", "laptop")
+        for seed in range(3):
+            made.add("sew", seed, fine_tune_10min__per=error, cost__inference_seconds_10=0.010)
+            made.add("wav2vec2", seed, fine_tune_10min__per=error + 0.01, cost__inference_seconds_10=0.030)
+        made.write()
+        row = rows(tmp_path / name, "stochastic", "laptop")["stoch-05"]
+        assert row.verdict == verdict
+        assert ("neither sew nor wav2vec2 is below 0.9" in row.reason) == (name == "blank")
+
+
 def test_a_collapsed_run_is_left_out_and_named(tmp_path):
     made = batches(tmp_path, [0.5, 0.4, 0.3, 0.2], seeds=(0, 1, 2, 3))
     made.add("b128", 9, status="collapsed", phone_ctc__per=0.9)

@@ -15,7 +15,8 @@ from small_cells import cell, profile_of, values
 from sslrepro.config import Profile
 from sslrepro.errors import UserError
 from sslrepro.paths import cell_dir
-from sslrepro.pipeline.sweep import is_finished, sweep
+from sslrepro.pipeline.profile import expand
+from sslrepro.pipeline.sweep import is_finished, prepare, sweep
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # what a bare GPU machine must have; pandas because the corpus is a table
@@ -60,6 +61,17 @@ def test_one_that_goes_wrong_does_not_stop_the_others(profile):
     profile.studies["budget"].cells["a"] = bad
     swept = sweep(profile, "budget", 10)
     assert list(swept.failed) == ["a"] and "evidence.json" in swept.failed["a"] and swept.finished == ["b"]
+
+
+def test_the_cell_whose_states_are_the_labels_is_run_first(monkeypatch):
+    """In the profile paper HuBERT's first iteration stands below the cells that learn its clusters."""
+    monkeypatch.setattr("sslrepro.pipeline.sweep.is_finished", lambda *_: False)
+    first = []
+    monkeypatch.setattr("sslrepro.pipeline.sweep.run", lambda _, *cell: first.append("/".join(cell)))
+    monkeypatch.setattr("sslrepro.pipeline.sweep.make_corpus", lambda _: None)
+    monkeypatch.setattr("sslrepro.pipeline.sweep.make_targets", lambda _, name: first.append(name))
+    prepare(expand("paper"), "budget", "hubert-size30")
+    assert first == ["budget/hubert-iteration1", "slim_iteration1"]
 
 
 def test_a_study_without_cells_is_named(profile):

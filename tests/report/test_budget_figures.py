@@ -12,8 +12,10 @@ import pytest
 from sslrepro.budget.count import cell_cost
 from sslrepro.budget.published import sweep_vertex
 from sslrepro.data.corpus import Corpus
+from sslrepro.paths import root
 from sslrepro.pipeline.profile import expand
-from sslrepro.report import budget
+from sslrepro.report import budget, guideline, unique_hours
+from sslrepro.report.paired import paired, told
 
 BEST = 150.0  # per cent of Slim: where every curve made here is lowest
 
@@ -54,13 +56,13 @@ def test_names_carry_the_coordinates():
     sweep = budget.coordinates(cells, budget.SWEEP).set_index("cell")
     assert sweep.size_pct.to_dict() == {"hubert-size30": 30, "tera-slim": 100, "wav2vec2-size473-half": 473, "hubert-free30": 30}
     assert sweep.budget.to_dict()["wav2vec2-size473-half"] == "half" and sweep.family["hubert-free30"] == "free"
-    assert budget.coordinates(cells, budget.UNIQUE).to_dict("records") == [
+    assert budget.coordinates(cells, unique_hours.UNIQUE).to_dict("records") == [
         {"cell": "unique10-fixed", "hours": 10.0, "variant": "every speaker, fewer sentences"}
     ]
 
 
 def test_vertices_are_found_where_they_were_put(folder, laptop):
-    table = budget.vertices(folder, laptop)
+    table = guideline.vertices(folder, laptop)
     ours = table[(table.whose == "ours") & (table.budget == "full")]
     assert set(zip(ours.objective, ours.metric, strict=True)) == {
         (o, m) for o in ("hubert", "wav2vec2", "tera") for m in ("loss", "content", "speaker")
@@ -87,7 +89,7 @@ def test_the_parametric_loss_is_fitted_where_both_budgets_ran(tmp_path):
                 values = {"pretrain.valid_loss": loss, "cost.params": params, "cost.hours_seen": hours}
                 rows += [("budget", f"hubert-size{size}{budget_name}", seed, name, value) for name, value in values.items()]
     pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
-    fit = budget.fitted_losses(tmp_path).loc["hubert"]
+    fit = guideline.fitted_losses(tmp_path).loc["hubert"]
     for name, wanted in (("floor", 2.0), ("alpha", 0.3), ("beta", 0.4)):
         assert float(fit[name].split()[0]) == pytest.approx(wanted, rel=0.15)
     law = [2.0 + 40 / p**0.3 + 1.2 / (1e6 / p) ** 0.4 for p in (1e5, 4e5, 1e6, 4e6)]
@@ -112,8 +114,8 @@ def test_labels_are_added_to_the_budget(folder, laptop):
 
 def test_every_figure_draws(folder, laptop):
     drawn = [
-        budget.draw_shares(folder), budget.draw_shapes(folder, laptop), budget.draw_unique(folder),
-        budget.draw_objectives(folder, laptop), budget.draw_guideline(folder, laptop),
+        budget.draw_shares(folder), budget.draw_shapes(folder, laptop), unique_hours.draw_unique(folder),
+        budget.draw_objectives(folder, laptop), guideline.draw_guideline(folder, laptop),
     ]  # fmt: skip
     for figure in drawn:
         assert any(axis.get_lines() for axis in figure.axes)
@@ -124,13 +126,13 @@ def test_every_figure_draws(folder, laptop):
 def test_a_profile_that_runs_little_says_so(tmp_path, laptop):
     rows = [("budget", "hubert-slim", 0, name, value) for name, value in (("pretrain.valid_loss", 4.0), ("cost.params", 1e5))]
     pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
-    for figure in (budget.draw_shares(tmp_path), budget.draw_unique(tmp_path)):
+    for figure in (budget.draw_shares(tmp_path), unique_hours.draw_unique(tmp_path)):
         assert figure.axes[0].texts[0].get_text().startswith("this profile")
-    assert budget.fitted_losses(tmp_path).empty
-    assert budget.draw_u_curves(tmp_path).axes and (budget.vertices(tmp_path, laptop).whose == "published").all()
+    assert guideline.fitted_losses(tmp_path).empty
+    assert budget.draw_u_curves(tmp_path).axes and (guideline.vertices(tmp_path, laptop).whose == "published").all()
 
 
-def test_subsets_count_speakers_and_sentences(tiny_corpus_dir, laptop):
+def test_subsets_count_speakers_and_sentences(tiny_corpus_dir, laptop, tmp_path):
     corpus = Corpus(tiny_corpus_dir)
     study = laptop.studies["budget"]
     data = study.cells["unique10"].data
@@ -142,11 +144,81 @@ def test_subsets_count_speakers_and_sentences(tiny_corpus_dir, laptop):
         ),
     }
     profile = laptop.model_copy(update={"studies": {"budget": study.model_copy(update={"cells": cells})}})
-    table = budget.subsets(profile, corpus)
+    heard = [("budget", "unique10", seed, "cost.hours_seen", seen) for seed, seen in ((0, 0.09), (1, 0.11))]
+    heard += [("budget", cell, 0, "cost.hours_seen", 0.1) for cell in ("unique960", "unique10-fixed")]
+    pd.DataFrame(heard, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    table = unique_hours.subsets(profile, corpus, tmp_path)
     train = corpus.split("train")
     assert table.loc["unique960", ["utterances", "speakers"]].tolist() == [len(train), train.speaker.nunique()]
     assert table.speakers["unique10"] < table.speakers["unique10-fixed"] <= table.speakers["unique960"]
     assert table.hours["unique10"] == pytest.approx(0.005, rel=0.4)
+    assert table["times heard"].tolist() == pytest.approx((0.1 / table.hours).tolist())
+
+
+def test_augmentation_is_contrasted_with_data_seed_by_seed(tmp_path):
+    """Every seed has a level of its own, which pairs take out: 960 hours give 0.3, augmentation 0.1 of it."""
+    better = {"unique960": 0.3, "unique10": 0.0, "unique10-augmented": 0.1}
+    rows = [("budget", cell, s, "pretrain.valid_loss", 3.0 + s - gain + 0.01 * (s - 1)) for cell, gain in better.items() for s in range(3)]
+    pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    table = unique_hours.contrasts(tmp_path)
+    assert table["validation loss"].to_dict() == {
+        "960 h - 10 h": "-0.300 [-0.300, -0.300]",
+        "10 h augmented - 10 h": "-0.100 [-0.100, -0.100]",
+        "10 h of every speaker - 10 h": "",
+        "10 h augmented - 960 h": "+0.200 [+0.200, +0.200]",
+    }
+
+
+def test_pairs_have_students_interval():
+    of, other = pd.Series([1.0, 2.0, 3.0], index=[0, 1, 2]), pd.Series([0.5, 1.0, 2.5, 9.0], index=[0, 1, 2, 3])
+    mean, low, high = paired(of, other)  # differences 0.5, 1, 0.5
+    half = 4.3027 * 0.288675 / 3**0.5
+    assert [mean, low, high] == pytest.approx([2 / 3, 2 / 3 - half, 2 / 3 + half], abs=1e-4)
+    assert told(paired(of[:1], other)) == "+0.500 (one seed)" and told(paired(of[:0], other)) == ""
+
+
+def test_both_arms_of_the_u_in_the_kept_results():
+    """At laptop the smallest and the largest size lie above the best between them in validation loss, beyond the interval."""
+    table = budget.arms(root() / "results" / "laptop" / "budget").reset_index()
+    both = table[(table.metric == "validation loss") & (table.both == "yes")].objective
+    assert {"HuBERT", "wav2vec 2.0"} <= set(both)
+
+
+def test_arms_are_told_from_noise(tmp_path):
+    """HuBERT's smallest size is 5 % above the best in every seed; TERA's in the mean alone."""
+    rows = []
+    for objective, spread in (("hubert", 0.001), ("tera", 0.5)):
+        for size, loss in ((30, 2.1), (100, 2.0), (473, 2.4)):
+            cell = f"{objective}-slim" if size == 100 else f"{objective}-size{size}"
+            rows += [("budget", cell, s, "pretrain.valid_loss", loss + spread * (s - 1) * (size == 30)) for s in range(3)]
+    pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    table = budget.arms(tmp_path)
+    assert table.both.to_dict() == {"HuBERT": "yes", "TERA": "no"} and set(table["best between"]) == {"100 %"}
+    assert table.loc["HuBERT", "smallest above it"].startswith("+5.0%")
+
+
+def test_a_half_budget_that_was_not_scored_is_not_in_the_legend(folder):
+    table = pd.read_csv(folder / "metrics.csv")
+    half = table.cell.str.endswith("-half") & (table.metric == "verification.eer")
+    table[~half].to_csv(folder / "metrics.csv", index=False)
+    speaker = budget.draw_u_curves(folder).axes[6]
+    assert "ours, half budget" not in [text.get_text() for text in speaker.get_legend().get_texts()]
+
+
+def test_variants_stand_beside_the_family(folder):
+    """A warm-up of other length at one size, over the family's best; originals among the objectives."""
+    table = pd.read_csv(folder / "metrics.csv")
+    best = (
+        table[table.cell.str.fullmatch("hubert-(size[0-9]+|slim)") & (table.metric == "pretrain.valid_loss")]
+        .groupby("cell")
+        .value.mean()
+        .min()
+    )
+    table.loc[len(table)] = ["budget", "hubert-size1582-fixed", 0, "pretrain.valid_loss", 2 * best]
+    table.to_csv(folder / "metrics.csv", index=False)
+    axis = budget.draw_u_curves(folder).axes[0]
+    star = next(line for line in axis.get_lines() if line.get_marker() == "*")
+    assert star.get_xdata().tolist() == [1582] and star.get_ydata().tolist() == pytest.approx([2])
 
 
 def test_the_scaled_families_keep_the_papers_share(laptop):
@@ -181,7 +253,7 @@ def test_a_corpus_that_no_task_can_score_draws_what_there_is(folder, laptop):
     for figure in (
         budget.draw_shares(folder),
         budget.draw_shapes(folder, laptop),
-        budget.draw_unique(folder),
-        budget.draw_guideline(folder, laptop),
+        unique_hours.draw_unique(folder),
+        guideline.draw_guideline(folder, laptop),
     ):
         assert figure.axes

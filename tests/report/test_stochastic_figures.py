@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,7 +31,10 @@ def folder(tmp_path):
         rows.append(("stochastic", seed, "fine_tune_10min.per", 0.4 + 0.01 * seed))
         rows += [("fixed-s2", seed, "fine_tune_10min.per", 0.45), ("tuned-s2", seed, "fine_tune_10min.per", 0.47)]
         rows.append(("floor-random", seed, "fine_tune_10min.per", 0.99))
+    rows += [("sew", 0, "fine_tune_10min.per", 0.98), ("wav2vec2", 0, "fine_tune_10min.per", 0.5)]
+    rows += [("sew", 0, "cost.inference_seconds_10", 0.01), ("wav2vec2", 0, "cost.inference_seconds_10", 0.03)]
     pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).assign(study="stochastic").to_csv(tmp_path / "metrics.csv", index=False)
+    (tmp_path / "runs.json").write_text(json.dumps({"time-b1": {"0": {"machine": {"gpu": "none"}}}}))
     return tmp_path
 
 
@@ -45,7 +50,8 @@ def test_choices_have_errors_times_and_macs(folder):
     assert (one.error, one.seconds, one.gmacs) == (pytest.approx(53), pytest.approx(0.049), 5.0)
     batched = figures.choices(folder, "time-t1-b8")
     assert len(batched) == 16 and batched.seconds.max() == pytest.approx(0.8)
-    assert figures._described("time-t2-b1") == "2 threads, batch 1" and figures._described("time-b16") == "batch 16"
+    assert figures._described("time-t2-b1", False) == "2 threads, batch 1" and figures._described("time-b16", True) == "GPU, batch 16"
+    assert figures._described("time-b1", figures.on_gpu(folder)) == "one thread, batch 1"
 
 
 def test_models_of_one_factor_stand_beside(folder):
@@ -55,7 +61,20 @@ def test_models_of_one_factor_stand_beside(folder):
     assert rows["floor"].iloc[0] == pytest.approx(99)
     drawn = figures.draw_trade_off(folder).axes
     assert drawn[0].get_xlabel() == "time, ms, for 10 s of audio" and drawn[0].get_ylabel() == "phone error rate, %"
-    assert len(figures.draw_times(folder).axes) == 2 and len(figures.draw_by_factor(folder).axes[0].lines) == 4
+    assert len(figures.draw_by_factor(folder).axes[0].lines) == 4
+
+
+def test_times_stand_beside_macs_on_one_scale(folder):
+    alone, batched, macs = figures.draw_times(folder).axes
+    assert alone.get_ylim() == batched.get_ylim() != macs.get_ylim() and macs.get_ylabel() == "MMAC a second of audio"
+    every = [y for axis in (alone, batched) for line in axis.lines for y in line.get_ydata()]
+    assert alone.get_ylim()[0] < min(every) and max(every) < alone.get_ylim()[1], "nothing is cut"
+    assert max(y for line in macs.lines for y in line.get_ydata()) == pytest.approx(1000)  # 1 GMAC a second of audio, unsqueezed
+
+
+def test_errors_of_models_that_do_not_read_compare_nothing(folder):
+    assert figures.recipes(folder).speed_up["sew"] == pytest.approx(3)
+    assert "sew (98%)" in figures.unread(folder) and "wav2vec2" not in figures.unread(folder)
 
 
 def test_one_pre_training_instead_of_many():
@@ -73,3 +92,17 @@ def test_a_corpus_without_labels_is_timed_all_the_same(folder):
     for figure in (figures.draw_trade_off(folder), figures.draw_by_factor(folder)):
         assert [text.get_text() for text in figure.axes[0].texts] == [figures.UNSCORED]
     assert all(len(axis.lines) for axis in figures.draw_times(folder).axes)
+
+
+def test_the_error_is_the_study_s_own_and_words_have_a_figure_of_theirs(folder):
+    """Other cells may be fine-tuned on other labels (SEW's on 100 h) and to words."""
+    table = pd.read_csv(folder / "metrics.csv")
+    words = table[(table.cell == "stochastic") & table.metric.str.contains("per")].assign(cell=figures.WORDS)
+    words = words.assign(metric=words.metric.str.replace(".per", ".wer"), value=words.value + 0.2)
+    other = words[:1].assign(cell="sew", metric="fine_tune_100min.wer_clean")
+    pd.concat([table, words, other]).to_csv(folder / "metrics.csv", index=False)
+    assert figures.error_name(figures.read(folder)) == "fine_tune_10min.per"
+    assert figures.unit(figures.read(folder)) == "phone error rate, %"
+    read = figures.choices(folder, scored=figures.WORDS)
+    assert read.error.mean() == pytest.approx(figures.choices(folder).error.mean() + 20)
+    assert figures.draw_trade_off(folder, figures.WORDS).axes[0].get_ylabel() == "word error rate, %"

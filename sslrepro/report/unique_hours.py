@@ -1,0 +1,85 @@
+"""Unique hours against repeats at a fixed number of updates: figure, subsets, and what augmentation gives of what data give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sslrepro.config import Profile
+from sslrepro.data.corpus import Corpus
+from sslrepro.report.budget import METRICS, coordinates, names_of, results
+from sslrepro.report.paired import paired, told
+from sslrepro.report.panels import done, nothing
+
+PLAIN, FIXED, AUGMENTED = "speakers one after another", "every speaker, fewer sentences", "audio augmented"
+UNIQUE = {
+    "unique{hours}": {"variant": PLAIN},
+    "unique{hours}-fixed": {"variant": FIXED},
+    "unique{hours}-augmented": {"variant": AUGMENTED},
+}
+
+
+def draw_unique(folder: Path) -> Figure:
+    """What fewer unique hours cost at a fixed number of updates; x is the share of the corpus, as hours of 960."""
+    table = results(folder, UNIQUE)
+    names = names_of(folder)
+    metrics = [name for name in METRICS if name in table and table[name].notna().any()]
+    figure, axes = plt.subplots(1, max(len(metrics), 1), figsize=(4.2 * max(len(metrics), 1), 3.4), squeeze=False, layout="constrained")
+    if table.empty:
+        return nothing(figure, axes[0, 0], "this profile varies no hours")
+    hours = sorted(table.hours.unique())
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        for number, (variant, share) in enumerate(((PLAIN, 1.0), (FIXED, 1.12), (AUGMENTED, 1 / 1.12))):  # so that bars stand side by side
+            mine = table[table.variant == variant].groupby("hours")[metric].agg(["mean", "std"]).dropna(subset="mean")
+            if len(mine):
+                style = {"fmt": "o-" if variant == PLAIN else "sX"[number - 1], "color": f"C{number}", "capsize": 3}
+                axis.errorbar(mine.index * share, mine["mean"], mine["std"].fillna(0.0), label=variant, **style)
+        axis.set(xscale="log", xlabel="unique hours, of 960", ylabel=names[metric])
+        axis.set_xticks(hours, [f"{value:g}" for value in hours])
+        axis.minorticks_off()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+    return done(figure)
+
+
+def subsets(profile: Profile, corpus: Corpus, folder: Path) -> pd.DataFrame:
+    """Hours, utterances, speakers and different sentences of the training data of each cell that varies them, and how many times over a run
+    hears them: below one, the run does not get through them once, and the hours left over can change nothing."""
+    rows = {}
+    table = results(folder, UNIQUE)
+    seen = table.groupby("cell")["cost.hours_seen"].mean() if "cost.hours_seen" in table else pd.Series(dtype=float)
+    for cell in coordinates(list(profile.studies["budget"].cells), UNIQUE).cell:
+        data = profile.studies["budget"].cells[cell].data
+        index = corpus.subset(data.hours, data.fixed_speakers)
+        part = corpus.utterances.loc[index]
+        hours = corpus.durations[index].sum() / 3600
+        rows[cell] = [hours, len(index), part.speaker.nunique(), part.text.nunique(), seen.get(cell, float("nan")) / hours]
+    found = pd.DataFrame.from_dict(rows, orient="index", columns=["hours", "utterances", "speakers", "sentences", "times heard"])
+    return found.astype({"utterances": int, "speakers": int, "sentences": int})
+
+
+def contrasts(folder: Path) -> pd.DataFrame:
+    """What all the hours, every speaker and augmented audio give of what fewer hours lose: differences paired by seed, with Student's 95 %
+    intervals. A row for each number of hours that has such a variant; below 0 is better."""
+    table, names = results(folder, UNIQUE), names_of(folder)
+    rows = {}
+    if table.empty:
+        return pd.DataFrame()
+    most = table[table.variant == PLAIN].hours.max()
+    compared = ((PLAIN, most, "{most:g} h - {hours:g} h"), (AUGMENTED, None, "{hours:g} h augmented - {hours:g} h"))
+    compared += ((FIXED, None, "{hours:g} h of every speaker - {hours:g} h"),)
+    for hours in sorted(table[table.variant == AUGMENTED].hours.unique()):
+        plain = _by_seed(table, PLAIN, hours)
+        for variant, other, said in compared:
+            of = _by_seed(table, variant, hours if other is None else other)
+            rows[said.format(hours=hours, most=most)] = {names[m]: told(paired(of[m], plain[m])) for m in METRICS if m in table}
+        of, whole = _by_seed(table, AUGMENTED, hours), _by_seed(table, PLAIN, most)
+        rows[f"{hours:g} h augmented - {most:g} h"] = {names[m]: told(paired(of[m], whole[m])) for m in METRICS if m in table}
+    found = pd.DataFrame.from_dict(rows, orient="index")
+    return found.loc[:, found.ne("").any()] if len(found) else found
+
+
+def _by_seed(table: pd.DataFrame, variant: str, hours: float) -> pd.DataFrame:
+    return table[(table.variant == variant) & (table.hours == hours)].set_index("seed")
