@@ -198,7 +198,7 @@ def draw_shapes(folder: Path, profile: Profile) -> Figure:
 
 def draw_objectives(folder: Path, profile: Profile) -> Figure:
     """Objectives at the Slim size, and the originals of two of them: error against training FLOPs, and (hollow) with what labels and
-    teachers had cost before."""
+    teachers had cost before. Dashed: a floor, where the profile scores one."""
     forms = {"{objective}-slim": {"form": ""}, "{objective}-original": {"form": ", original"}}
     table, called = with_flops(results(folder, forms), profile), names_of(folder)
     metrics = [name for name in ("content", "speaker") if name in table]
@@ -216,6 +216,9 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
             if whole > trained:
                 axis.plot([trained, whole], [mean, mean], ":", color=f"C{place}")
                 axis.plot(whole, mean, "o", markerfacecolor="white", color=f"C{place}", **EDGE)
+        for cell, floor in results(folder, {"floor-{floor}": {}}).groupby("cell"):
+            name = f"{cell.removeprefix('floor-')} weights"
+            axis.axhline(floor[metric].mean(), color="0.4", linestyle="--", linewidth=1, label=name)
         axis.set(xlabel="training FLOPs; hollow: labels too", ylabel=called[metric])
         axis.xaxis.set_major_formatter("{x:.2g}")
         if present.empty:

@@ -215,10 +215,17 @@ def test_variants_stand_beside_the_family(folder):
         .min()
     )
     table.loc[len(table)] = ["budget", "hubert-size1582-fixed", 0, "pretrain.valid_loss", 2 * best]
+    table.loc[len(table)] = ["budget", "floor-random", 0, "phone_ctc.per", 0.9]
+    table.loc[len(table)] = ["budget", "tera-original", 0, "phone_ctc.per", 0.4]
     table.to_csv(folder / "metrics.csv", index=False)
     axis = budget.draw_u_curves(folder).axes[0]
     star = next(line for line in axis.get_lines() if line.get_marker() == "*")
     assert star.get_xdata().tolist() == [1582] and star.get_ydata().tolist() == pytest.approx([2])
+    gpu = expand("gpu")
+    figure = budget.draw_objectives(folder, gpu)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"TERA", "TERA, original", "random weights"} <= set(names)
+    assert any(line.get_ydata()[0] == pytest.approx(0.9) for line in figure.axes[0].get_lines() if line.get_linestyle() == "--")
 
 
 def test_the_scaled_families_keep_the_papers_share(laptop):
