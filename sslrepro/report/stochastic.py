@@ -200,7 +200,7 @@ def draw_times(folder: Path) -> Figure:
     _by_length(axes[0, -1], choices(folder), "gmacs", 1e-3)
     axes[0, -1].set(title="multiply-accumulates", ylabel="MMAC a second of audio")
     plain_ticks(axes[0, -1].yaxis, *axes[0, -1].get_ylim())
-    axes[0, 0].set_ylabel("seconds of computing a second of audio")
+    axes[0, 0].set_ylabel("computing, s a second of audio")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     plt.close(figure)
     return figure
