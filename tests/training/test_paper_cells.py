@@ -53,7 +53,10 @@ SLIM = {name for name in BUDGET if name.endswith("-slim")}
 # none has a part that other cells do not step, but data2vec2, whose eight clones of Base take half a minute
 LARGE = {"stochastic/sew", "stochastic/wav2vec2", "summarymixing/wav2vec2-attention", "summarymixing/bestrq-attention"}
 LARGE |= {f"survey/{name}" for name in ("hubert-first", "melhubert-10ms", "fithubert", "distilhubert-squeeze2", "distilhubert-anyrate")}
-LARGE |= {f"survey/{name}" for name in ("lighthubert-first", "data2vec2", "distilhubert-variable", "distilhubert-continuous")}
+LARGE |= {
+    f"survey/{name}"
+    for name in ("lighthubert-first", "data2vec", "data2vec2", "wav2vec2", "distilhubert-variable", "distilhubert-continuous")
+}
 LONG = pytest.mark.slow  # minutes for all the study's sizes: make test-slow
 UPDATES = [pytest.param(name, 2.0, marks=[LONG] if name in (BUDGET - SLIM) | LARGE else [], id=name) for name in sorted(MODELS.values())]
 UPDATES += [pytest.param(name, 15.625, marks=LONG, id=f"{name}-15.625s") for name in sorted(SLIM)]
