@@ -18,7 +18,7 @@ import torch
 
 from sslrepro import objectives
 from sslrepro.config import FineTuneSettings, LabelShare
-from sslrepro.data.corpus import Corpus
+from sslrepro.data.corpus import Validation
 from sslrepro.downstream import fine_tune, score
 from sslrepro.draws import key64
 from sslrepro.paths import corpus_dir, work_dir
@@ -38,16 +38,6 @@ PROBES = {
 PROBE_RATES = (3.0e-3, 1.0e-2, 3.0e-2)
 TUNING_RATES = (1.0e-3, 3.0e-3, 1.0e-2)
 TUNING_MINUTES = (3.0, 20.0)
-
-
-class Validation(Corpus):
-    """A corpus whose test split is the validation split: the real one is out of reach."""
-
-    def split(self, name: str) -> pd.DataFrame:
-        return super().split("valid" if name == "test" else name)
-
-    def trials(self, split: str) -> pd.DataFrame:
-        return super().trials("valid" if split == "test" else split)
 
 
 def main() -> None:

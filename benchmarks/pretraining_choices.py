@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.choices import SEED, Validation
+from benchmarks.choices import SEED
 from sslrepro import objectives
 from sslrepro.config import CellSettings
+from sslrepro.data.corpus import Validation
 from sslrepro.data.targets import Targets, build_targets
 from sslrepro.downstream import fine_tune, score
 from sslrepro.draws import key64

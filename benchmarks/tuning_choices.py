@@ -15,9 +15,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks.choices import SEED, Validation
+from benchmarks.choices import SEED
 from sslrepro import objectives
 from sslrepro.config import LabelShare
+from sslrepro.data.corpus import Validation
 from sslrepro.data.targets import Targets, build_targets
 from sslrepro.downstream import fine_tune
 from sslrepro.draws import key64

@@ -68,3 +68,15 @@ def cuda_peak(step: Callable[[], None], device: torch.device) -> int | None:
     step()
     torch.cuda.synchronize(device)
     return torch.cuda.max_memory_allocated(device)
+
+
+def inference_peak(call: Callable[[], object], device: torch.device) -> int:
+    """The most bytes of tensors that `call()` holds at once, beside its input and the weights: by the CUDA allocator, which knows what its
+    kernels take, or by torch's count of live tensors."""
+    if device.type == "cuda":
+        return cuda_peak(call, device) - torch.cuda.memory_allocated(device)
+    from torch.distributed._tools.mem_tracker import MemTracker  # brings in much else, and only a measuring cell needs it
+
+    with MemTracker() as tracker:
+        call()
+    return tracker.get_tracker_snapshot("peak").get(device, {"Total": 0})["Total"]

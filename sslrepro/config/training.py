@@ -17,6 +17,7 @@ class ScheduleSettings(Settings):
     hold: Annotated[float, Field(ge=0)] = 0.0  # tri-stage
     cycles: Positive = 8  # cyclic: triangles between peak / 100 and peak
     final_scale: Share = 0.0  # tri-stage: the last rate as a share of the peak
+    decay_updates: PositiveFloat | None = None  # linear: it falls as if the run had so many updates (SEW's recipe); null: as many as it has
 
 
 class BudgetSettings(Settings):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sslrepro.budget.memory import saved_bytes, weight_memory
 from sslrepro.config import AdaLoRATuning, DownstreamSettings, FineTuneSettings, LabelShare
 from sslrepro.data.batching import UpdatePlan, by_length
-from sslrepro.data.corpus import Corpus
+from sslrepro.data.corpus import Corpus, Validation
 from sslrepro.data.masking import mask_spans
 from sslrepro.downstream import labels, parameter_efficient
 from sslrepro.downstream.beam_search import BeamSearch
@@ -108,7 +108,8 @@ def fine_tune(
     Learns from `share.minutes` of labels, nested in one another, with every training voice. Metrics are `fine_tune_<minutes>min.per`, or
     `.wer` and `.cer`, or `.error` of classes, read greedily; with `settings.lm` also `.per_lm`, `.wer_lm`, `.cer_lm`; and where the test
     split is folders named test-clean, test-other, ... (LibriSpeech), each for every folder: `.wer_clean`, `.wer_lm_clean`. Of an encoder
-    with sampled compression each stands for what it runs at, and follows for every choice of factors: `.per:s2-q1-k1`. Raises Unavailable
+    with sampled compression each stands for what it runs at, and follows for every choice of factors: `.per:s2-q1-k1`. Of a model that is
+    kept the validation split's errors follow as well, `fine_tune_<minutes>min_valid.per`: factors are chosen by them. Raises Unavailable
     when the corpus has no such labels, UserError when it has too few minutes of them.
     """
     device, name = torch.device(device), f"fine_tune_{share.minutes:g}min"
@@ -128,6 +129,8 @@ def fine_tune(
     if settings.lm is not None:
         decoders["_lm"] = BeamSearch(NGram(_sentences(corpus, settings), settings.lm.order), settings.lm)
     result = _score_choices(model, corpus, data, settings, name, decoders)
+    if settings.keep:
+        costs |= _validation_errors(model, corpus, settings, share, name)
     return model, replace(result, metrics=result.metrics | costs, notes=too_few_note(len(fits) - len(train), name))
 
 
@@ -140,6 +143,15 @@ def _sentences(corpus: Corpus, settings: FineTuneSettings) -> list[list[str]]:
     data = _labelled(corpus, settings, corpus.split("train")["frames"].sum() / SAMPLE_RATE / 60)
     symbols = [data.labels[row] for row in data.train.tolist()]
     return symbols if settings.symbols == "phones" else ["".join(line).split() for line in symbols]
+
+
+def _validation_errors(model: CTCModel, corpus: Corpus, settings: FineTuneSettings, share: LabelShare, name: str) -> dict[str, float]:
+    held = Validation(corpus.folder, corpus.languages or None)
+    try:
+        data = _labelled(held, settings, share.minutes)
+    except Unavailable:  # the test split has labels, this one has none: nothing can be chosen, and on_demand says so
+        return {}
+    return _score_choices(model, held, data, settings, f"{name}_valid", {"": greedy}).metrics
 
 
 def _score_choices(
@@ -221,6 +233,8 @@ def _train(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         saved = saved_bytes(model, lambda: loss_of(train[plan.update(0)[0]], 0, None))
     gradients, state, _ = weight_memory(count)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     began = time.perf_counter()
     for update in range(updates):
         for group in optimizer.param_groups:
@@ -245,7 +259,7 @@ def _train(
         "cost.trainable_params": float(count),
         "cost.tuning_bytes": float(saved + gradients + state),
         "cost.tuning_seconds": seconds,
-    }
+    } | ({"cost.tuning_peak_bytes": float(torch.cuda.max_memory_allocated(device))} if device.type == "cuda" else {})
 
 
 def _mask(upstream: Upstream, corpus: Corpus, rows: np.ndarray, lengths: Tensor, settings: FineTuneSettings, key: tuple) -> Tensor | None:

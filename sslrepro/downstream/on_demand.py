@@ -1,6 +1,7 @@
 """Compute on demand: a fine-tuned model with sampled compression meets a time budget on this machine by its choice of factors.
 
-Expected errors are those of the run's own scores; times are measured here, before the first utterance. Reading files is not timed.
+Expected errors are the run's own on its validation split, since factors are chosen by them; times are measured here, before the first
+utterance. Reading files is not timed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LENGTHS = 3  # between the shortest and the longest utterance, at which times ar
 
 @dataclass(frozen=True)
 class Transcript:
-    """One file. seconds: of its audio; expected, taken: seconds of computing; error: of the run's test split at these factors."""
+    """One file. seconds: of its audio; expected, taken: seconds of computing; error: of the run's validation split at these factors."""
 
     file: str
     text: str
@@ -128,10 +129,11 @@ def _expected_errors(run: Path, minutes: float, model: CTCModel) -> tuple[str, d
     """The metric (word errors before phone errors), and its value at each choice; of a model without a choice its only one."""
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     for unit in ("wer", "per"):
-        name = f"fine_tune_{minutes:g}min.{unit}"
+        name = f"fine_tune_{minutes:g}min_valid.{unit}"
         choices = {factors: f"{name}:{factors}" for factors in model.upstream.choices} or {Factors(): name}
         if all(metric in metrics for metric in choices.values()):
             return name, {factors: metrics[metric] for factors, metric in choices.items()}
     raise UserError(
-        f"{run / 'metrics.json'}: no errors of the fine-tuning on {minutes:g} minutes at every choice of factors; score the run again"
+        f"{run / 'metrics.json'}: no validation errors of the fine-tuning on {minutes:g} minutes at every choice of factors; run the cell "
+        "again, on a corpus whose validation split has the labels"
     )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sslrepro.budget.count import count
-from sslrepro.budget.memory import cuda_peak
+from sslrepro.budget.memory import cuda_peak, inference_peak
 from sslrepro.budget.memory import measure as step_memory
 from sslrepro.config import CellSettings, Factors, MeasureSettings, NoObjective
 from sslrepro.data.loading import SAMPLE_RATE, Request, Shapes, collate
@@ -50,7 +50,10 @@ def measured(module: Objective | Upstream, settings: CellSettings, seed: int, de
     clock = _Clock(wanted, device, half=settings.training.precision == "bf16")
     with _threads(wanted.threads):
         runs_at = upstream.encoder.fixed if upstream.choices else None
-        metrics = clock.medians(_inferences(upstream, wanted, seed, device))
+        inferences = _inferences(upstream, wanted, seed, device)
+        metrics = clock.medians(inferences)
+        peaks = {name: inference_peak(lambda call=call: clock.run(call), device) for name, call in inferences.items()}
+        metrics |= {name.replace("inference_seconds", "inference_peak_bytes"): peak for name, peak in peaks.items()}
         if runs_at is not None:
             upstream.set_compression(*runs_at)
         encoders = {s: _encoder(upstream, _noise(s, wanted.batch, seed, device)) for s in wanted.encoder}

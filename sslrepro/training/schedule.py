@@ -15,9 +15,9 @@ def share(value: float, updates: float) -> float:
 def learning_rate(schedule: ScheduleSettings, peak: float, progress: float, updates: float) -> float:
     """The rate at `progress` in [0, 1] of a run of about `updates` updates.
 
-    linear: up over the warm-up, then straight to 0 (fairseq's polynomial decay of power 1). tri_stage: up from peak / 100, hold,
-    exponential decay to `final_scale` x peak (fairseq). cyclic: triangles between peak / 100 and peak (torch's CyclicLR, as the
-    batch-size paper). constant: up over the warm-up, then the peak.
+    linear: up over the warm-up, then straight to 0 (fairseq's polynomial decay of power 1), where `decay_updates` end. tri_stage: up from
+    peak / 100, hold, exponential decay to `final_scale` x peak (fairseq). cyclic: triangles between peak / 100 and peak (torch's
+    CyclicLR, as the batch-size paper). constant: up over the warm-up, then the peak.
     """
     warmup = share(schedule.warmup, updates)
     if schedule.kind == "cyclic":
@@ -29,7 +29,8 @@ def learning_rate(schedule: ScheduleSettings, peak: float, progress: float, upda
     if schedule.kind == "constant":
         return peak
     if schedule.kind == "linear":
-        return peak * max(0.0, (1 - progress) / max(1 - warmup, 1e-12))
+        end = 1 if schedule.decay_updates is None else schedule.decay_updates / updates
+        return peak * max(0.0, (end - progress) / max(end - warmup, 1e-12))
     hold = share(schedule.hold, updates)
     decay = 1 - warmup - hold
     if progress < warmup + hold or decay <= 0:

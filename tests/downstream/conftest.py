@@ -15,7 +15,7 @@ from sslrepro.data.corpus import Corpus
 
 RATE, FRAME = 16_000, 320
 PHONES = ["a", "b", "c", "d", "e"]
-VOICES = {"train": 5, "test": 3}
+VOICES = {"train": 5, "test": 3, "valid": 1}
 UTTERANCES = 48
 WORDS, KEYWORDS = ["cad", "dec", "ada", "ceb"], ["ab", "be", "ed"]
 
@@ -41,8 +41,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     generator = np.random.default_rng(0)
     manifest, alignment, trials = [], [], []
-    for voice in range(sum(VOICES.values())):
-        split = "train" if voice < VOICES["train"] else "test"
+    for voice, split in enumerate(split for split, voices in VOICES.items() for _ in range(voices)):
         audio = []
         for i in range(UTTERANCES):
             words, keyword = [str(w) for w in generator.choice(WORDS, size=2)], str(generator.choice(KEYWORDS))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torchaudio.functional import edit_distance
 
 from sslrepro.cli import main
 from sslrepro.config import (
@@ -24,7 +25,9 @@ from sslrepro.config import (
     NoObjective,
     PositionSettings,
 )
+from sslrepro.data.corpus import Validation
 from sslrepro.downstream import score
+from sslrepro.downstream.fine_tune import _labelled
 from sslrepro.downstream.kept import load_kept
 from sslrepro.downstream.on_demand import Dial, transcribe
 from sslrepro.errors import UserError
@@ -43,7 +46,7 @@ SETTINGS = CellSettings(
     objective=NoObjective(),
     downstream=DownstreamSettings(fine_tune=TUNE),
 )
-NAME = "fine_tune_0.9min.per"
+NAME, CHOSEN_BY = "fine_tune_0.9min.per", "fine_tune_0.9min_valid.per"
 CHOICES = [f"s{s}-q1-k{k}" for s in (1, 2) for k in (1, 2)]
 
 
@@ -81,6 +84,22 @@ def test_one_fine_tuning_is_scored_at_every_choice(run):
         assert sum(row[2] for row in mine) / sum(row[3] for row in mine) == pytest.approx(value)
 
 
+def test_factors_are_chosen_by_the_validation_split(run, corpus):
+    """Its errors are those of the model that is kept, on that split; the test split's are not looked at."""
+    folder, scores = run
+    chosen_by = Dial(folder).errors
+    assert {str(factors): error for factors, error in chosen_by.items()} == {c: scores.metrics[f"{CHOSEN_BY}:{c}"] for c in CHOICES}
+    model, _ = load_kept(folder)
+    model.upstream.set_compression(2, 1, 2)
+    rows = corpus.split("valid").index.tolist()
+    said = [list(words) for words in _labelled(Validation(corpus.folder), TUNE, 0.9).labels.items()]
+    said = {row: phones for row, phones in said if row in rows}
+    read = {row: model.transcribe([corpus.audio(row)])[0] for row in said}
+    errors = sum(edit_distance(read[row], phones) for row, phones in said.items()) / sum(map(len, said.values()))
+    assert chosen_by[Factors(2, 1, 2)] == pytest.approx(errors, abs=2e-3)  # batches of several are padded: sums in another order
+    assert not any(row[0].startswith(CHOSEN_BY) for row in scores.speakers), "no verdict is made of it"
+
+
 def test_the_kept_model_is_the_scored_one(run, corpus):
     folder, scores = run
     model, minutes = load_kept(folder)
@@ -111,8 +130,8 @@ def test_the_command_says_what_it_picked(run, audio, capsys):
     folder, scores = run
     assert main(["transcribe", str(folder), *map(str, audio), "--budget-ms", "60000", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    least = min(value for name, value in scores.metrics.items() if name.startswith(NAME + ":"))
-    assert told["metric"] == NAME and {choice["factors"] for choice in told["choices"]} == set(CHOICES)
+    least = min(value for name, value in scores.metrics.items() if name.startswith(CHOSEN_BY + ":"))
+    assert told["metric"] == CHOSEN_BY and {choice["factors"] for choice in told["choices"]} == set(CHOICES)
     for file in told["files"]:
         assert file["expected_error"] == least and file["met"] and 0 < file["expected_ms"] < 60_000
     assert told["files"][1]["seconds"] == pytest.approx(4 * told["files"][0]["seconds"], rel=0.5)

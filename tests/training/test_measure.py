@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sslrepro import objectives
-from sslrepro.budget.memory import weight_memory
+from sslrepro.budget.memory import inference_peak, weight_memory
 from sslrepro.errors import UserError
 from sslrepro.models.mixers import MIXERS, SelfAttention
 from sslrepro.pipeline import machine
@@ -28,7 +28,7 @@ def module_of(settings):
 
 def test_one_length_has_the_plain_name_and_several_carry_theirs(make_cell):
     one = make_cell(measure={**QUICK, "inference": [1.0], "encoder": [1.0], "mixer": [50], "update": [1.0]})
-    names = {"inference_seconds", "encoder_seconds", "mixer_seconds", "update_seconds", "peak_bytes"}
+    names = {"inference_seconds", "inference_peak_bytes", "encoder_seconds", "mixer_seconds", "update_seconds", "peak_bytes"}
     assert set(measure.measured(module_of(one), one, 0)) == {f"cost.{name}" for name in names}
     two = make_cell(measure={**QUICK, "mixer": [50, 100], "update": [1.0, 2.5]})
     wanted = {"mixer_seconds_50", "mixer_seconds_100", "update_seconds_1", "update_seconds_2.5", "peak_bytes_1", "peak_bytes_2.5"}
@@ -51,6 +51,26 @@ def test_an_update_is_measured_for_every_objective_and_the_module_stays_as_it_wa
     assert 1.5 < (long - weights) / (short - weights) < 4.5  # activations; attention and negatives have squares
 
 
+def test_the_memory_of_inference_is_what_is_alive_at_once():
+    weight, x = torch.randn(100, 100), torch.randn(50, 100)
+
+    def call():
+        a = x @ weight  # 20 kB
+        b = torch.cat([a, a])  # 40 kB beside it
+        del a
+        return b.exp()  # 40 kB beside the 40
+
+    assert inference_peak(call, torch.device("cpu")) == 80_000
+
+
+@pytest.mark.parametrize("mixer", ["summary_mixing", "unfused"])
+def test_attention_written_out_needs_the_square_of_the_frames(make_cell, mixer):
+    settings = make_cell(model={"encoder": {"mixer": mixer}}, measure={**QUICK, "inference": [4.0, 16.0]})
+    found = measure.measured(module_of(settings), settings, 0)
+    ratio = found["cost.inference_peak_bytes_16"] / found["cost.inference_peak_bytes_4"]
+    assert 3.5 < ratio < 4.5 if mixer == "summary_mixing" else ratio > 6
+
+
 def test_what_is_timed_is_what_the_name_says(make_cell, monkeypatch):
     """On a clock that only the mixer moves: once in its own time, once a layer in the model's."""
     settings = make_cell(measure={**QUICK, "inference": [1.0], "encoder": [1.0], "mixer": [30]})
@@ -64,6 +84,7 @@ def test_what_is_timed_is_what_the_name_says(make_cell, monkeypatch):
     monkeypatch.setitem(MIXERS, "attention", Slow)
     monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
     found = measure.measured(module_of(settings), settings, 0)
+    assert found.pop("cost.inference_peak_bytes") > 0
     assert found == {"cost.inference_seconds": 2.0, "cost.encoder_seconds": 2.0, "cost.mixer_seconds": 1.0}
 
 
@@ -75,7 +96,8 @@ def test_every_choice_of_factors_is_timed_and_counted(make_cell, monkeypatch):
     monkeypatch.setattr(measure, "_encoder", lambda upstream, noise: lambda: seen.append(upstream.encoder.factors))
     found = measure.measured(module_of(settings), settings, 0)
     choices = {f":s{s}-q1-k{k}" for s in (1, 2) for k in (1, 2)}
-    assert set(found) == {f"cost.inference_seconds{end}" for end in {"", *choices}} | {"cost.encoder_seconds"}
+    inferences = {f"cost.inference_{what}{end}" for what in ("seconds", "peak_bytes") for end in {"", *choices}}
+    assert set(found) == inferences | {"cost.encoder_seconds"}
     assert {str(factors) for factors in seen} == {"s2-q1-k1"}
     macs = measure.inference_macs(settings)
     assert set(macs) == {f"cost.inference_macs{end}" for end in {"", *choices}}

@@ -20,6 +20,13 @@ def test_linear():
     assert rate(1.0, warmup=0.08) == 0.0
 
 
+def test_a_run_may_end_before_its_rate_does():
+    """SEW's 100,000 updates under a decay over 400,000: the first quarter of the longer run."""
+    for progress in (0.04, 0.32, 0.5, 1.0):
+        longer = rate(progress / 4, 400_000, warmup=32_000.0)
+        assert rate(progress, 100_000, warmup=32_000.0, decay_updates=400_000.0) == pytest.approx(longer)
+
+
 def test_a_warmup_in_updates_is_the_papers():
     """32,000 of 400,000 updates are 8 %."""
     for progress in (0.01, 0.05, 0.5):
