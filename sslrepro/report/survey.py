@@ -84,7 +84,7 @@ def draw_race(folder: Path) -> Figure:
     if rows.empty:
         return nothing(figure, axes[0], "this profile scores nothing along the way")
     for cell, points in rows.groupby("cell"):
-        reach = [points.seconds - points.shortest, points.longest - points.seconds]
+        reach = [(points.seconds - points.shortest).tolist(), (points.longest - points.seconds).tolist()]
         axes[0].errorbar(points.seconds, points["mean"], points["std"], reach, marker="o", capsize=3, label=cell)
     floors(axes[0], table, PROBE)
     axes[0].set(xlabel="training, s", ylabel=f"{QUALITY[PROBE]}, %", xlim=(0, None))
