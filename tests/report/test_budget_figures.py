@@ -122,7 +122,7 @@ def test_every_figure_draws(folder, laptop):
     pairs = drawn[1].axes[0].get_lines()
     assert len(pairs) == 15 and all(
         line.get_ydata()[0] < line.get_ydata()[1] for line in pairs
-    )  # Slim left, five seeds of three objectives
+    )  # Slim left; three objectives
 
 
 def test_a_profile_that_runs_little_says_so(tmp_path, laptop):
