@@ -120,9 +120,7 @@ def test_every_figure_draws(folder, laptop):
     for figure in drawn:
         assert any(axis.get_lines() for axis in figure.axes)
     pairs = drawn[1].axes[0].get_lines()
-    assert len(pairs) == 15 and all(
-        line.get_ydata()[0] < line.get_ydata()[1] for line in pairs
-    )  # Slim left; three objectives
+    assert len(pairs) == 15 and all(line.get_ydata()[0] < line.get_ydata()[1] for line in pairs)  # Slim left; three objectives
 
 
 def test_a_profile_that_runs_little_says_so(tmp_path, laptop):
