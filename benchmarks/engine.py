@@ -117,9 +117,10 @@ def main() -> None:
     options = parser.parse_args()
     what = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "threads": torch.get_num_threads()}
     devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
-    grid = [(p, m, d, s) for m in options.models for p in options.peers for d in options.dtypes for s in options.sets]
+    grid = [(p, m, d, s) for s in options.sets for m in options.models for p in options.peers for d in options.dtypes]
     layout = "{:<22} {:<5} {:<4} {:<6} {:<7} {:<4} {:>6} {:>12} {:>7} {:>7} {:>8} {:>6}"
     print(layout.format(*TITLES))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for device in devices:
         for peer, size, dtype, kind in grid:
@@ -129,8 +130,9 @@ def main() -> None:
                 rows += [row | what | {"load": os.getloadavg()[0]} for row in found]
                 for row in found:
                     print(layout.format(*show(row)), flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+                options.out.write_text(
+                    json.dumps(rows, indent=1) + "\n", encoding="utf-8"
+                )  # each as it comes: all of them take half an hour
     print(f"{options.out.relative_to(Path.cwd()) if options.out.is_relative_to(Path.cwd()) else options.out}: {len(rows)} rows")
 
 
