@@ -153,6 +153,7 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
         return f"no metric stands for {', '.join(roles)} at this profile"
     points: list[dict[str, str | float]] = []
     values: list[np.ndarray] = []
+    read: list[tuple[str, str]] = []
     wanted = spec.templates()
     matched = [(cell, found) for cell in results.names() for found in matches(cell, wanted)]
     for cell, captured in matched:
@@ -168,12 +169,15 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
                     point[key] = float(extra[key][0]) * grows
                 points.append(point)
                 values.append(value)
-                results.used[cell, full] = len(results.seeds(cell, full))
+                read.append((cell, full))
     if not points:
         known = f"cells {', '.join(c for c, _ in matched)} have no {', '.join(named.values())}" if matched else NO_CELL
         return f"{known} ({' or '.join(wanted)})"
     coordinates = {key: np.array([p[key] for p in points]) for key in points[0]}
-    return Series(name, coordinates, np.stack(values, axis=1)).where(spec.where)
+    series = Series(name, coordinates, np.stack(values, axis=1)).where(spec.where)
+    kept = set(series.coordinates["cell"])  # a cell that only the name's pattern fits has no say, nor the number of its seeds
+    results.used |= {(cell, full): len(results.seeds(cell, full)) for cell, full in read if cell in kept}
+    return series
 
 
 def matched_cells(spec: CellSeries, names: list[str]) -> list[str]:
