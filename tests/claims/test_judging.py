@@ -109,6 +109,18 @@ def test_too_few_seeds_are_at_best_inconclusive(tmp_path, seeds):
     assert (row.low is None) == (len(seeds) == 1)
 
 
+def test_seeds_of_cells_that_are_not_selected_do_not_count(tmp_path):
+    """budget-08 is of three objectives by five seeds; data2vec's Slim has its name's form, three seeds and no part in it."""
+    made = Made(tmp_path, "budget", "laptop")
+    for objective, seeds in {"hubert": 5, "wav2vec2": 5, "tera": 5, "data2vec": 3}.items():
+        for seed in range(seeds):
+            for size, rate in (("slim", 0.3), ("small", 0.2)):
+                made.add(f"{objective}-{size}", seed, phone_ctc__per=rate + 0.001 * seed, verification__eer=rate + 0.001 * seed)
+    made.write()
+    row = rows(tmp_path, "budget", "laptop", code="now")["budget-08"]
+    assert row.seeds == 5 and row.verdict == "contradicted"
+
+
 def test_not_run(tmp_path):
     row = rows(tmp_path)["batch-01"]
     assert row.verdict == "not run" and "no results" in row.reason and row.effect is None
