@@ -21,7 +21,8 @@ from sslrepro.downstream.task import Labelled, Task, TaskResult, Unavailable
 BLANK = 0  # the symbols are 1, 2, ... in the order of Labelled.classes
 LSTM_DROPOUT = 0.2  # SUPERB's ASR head
 
-Decode = Callable[[np.ndarray, Sequence[str]], list[str]]  # log-probabilities (frames, 1 + symbols), symbols -> the symbols read
+# of each utterance its log-probabilities (frames, 1 + symbols); symbols -> the symbols read from each
+Decode = Callable[[Sequence[np.ndarray], Sequence[str]], list[list[str]]]
 
 
 class BiLSTM(nn.Module):
@@ -79,11 +80,14 @@ def too_few_frames(frames: int, symbols: Sequence[str]) -> bool:
     return frames < len(symbols) + sum(a == b for a, b in pairwise(symbols))
 
 
-def greedy(log_probs: np.ndarray, symbols: Sequence[str]) -> list[str]:
-    """The best symbol of each frame, repetitions merged, blanks dropped."""
-    best = log_probs.argmax(-1)
-    starts = np.concatenate([[True], best[1:] != best[:-1]])
-    return [symbols[i - 1] for i in best[starts] if i != BLANK]
+def greedy(lines: Sequence[np.ndarray], symbols: Sequence[str]) -> list[list[str]]:
+    """A `Decode`: the best symbol of each frame, repetitions merged, blanks dropped."""
+    read = []
+    for log_probs in lines:
+        best = log_probs.argmax(-1)
+        starts = np.concatenate([[True], best[1:] != best[:-1]])
+        read.append([symbols[i - 1] for i in best[starts] if i != BLANK])
+    return read
 
 
 def count_phones(task: str, references: list[list[str]], read: list[list[str]], speakers: Sequence[str]) -> TaskResult:
@@ -138,7 +142,7 @@ def symbol_errors(count: Callable[..., TaskResult]) -> Callable[..., TaskResult]
             lengths = frozen.frames(rows)
             with torch.no_grad():
                 log_probs = probe(frozen.states(rows), lengths).cpu().numpy()
-            read += [greedy(line[:frames], data.classes) for line, frames in zip(log_probs, lengths, strict=True)]
+            read += greedy([line[:frames] for line, frames in zip(log_probs, lengths, strict=True)], data.classes)
         references = [data.labels[row] for row in data.test.tolist()]
         result = count(task.name, references, read, frozen.corpus.utterances["speaker"].to_numpy()[data.test])
         return replace(result, notes=too_few_note(len(fits) - len(train), task.name))

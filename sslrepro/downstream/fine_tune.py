@@ -56,8 +56,8 @@ class CTCModel(nn.Module):
         return self.out(read).float(), output
 
     def transcribe(self, waveforms: Sequence[np.ndarray], decode: Decode = greedy) -> list[list[str]]:
-        """The symbols read from each waveform (samples,). decode: (log-probabilities (frames, 1 + symbols), symbols) -> symbols."""
-        return [decode(log_probs, self.symbols) for log_probs in self.log_probs(waveforms)]
+        """The symbols read from each waveform (samples,)."""
+        return decode(self.log_probs(waveforms), self.symbols)
 
     @torch.no_grad()
     def log_probs(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -177,17 +177,16 @@ def _score(
 ) -> TaskResult:
     """Error rates of each decoder (its key is what follows the metric's name), of the test split and of each of its parts."""
     tested = data.test.tolist()
-    read: dict[str, dict[int, list[str]]] = {key: {row: [] for row in tested} for key in decoders}  # too short for a frame: nothing
     readable = np.array([row for row in tested if model.upstream.frames(corpus.samples(row)) >= 1])
+    log_probs = {row: np.empty((0, 1 + len(model.symbols)), np.float32) for row in tested}  # too short for a frame: nothing is read
     for batch in by_length(corpus.durations[readable], settings.micro_batch_seconds):
         rows = readable[batch].tolist()
-        for row, log_probs in zip(rows, model.log_probs([corpus.audio(row) for row in rows]), strict=True):
-            for key, decode in decoders.items():
-                read[key][row] = decode(log_probs, model.symbols)
+        log_probs |= zip(rows, model.log_probs([corpus.audio(row) for row in rows]), strict=True)
     count = SYMBOLS[settings.symbols][2]
     speakers = corpus.utterances["speaker"].to_numpy()
     metrics, by_speaker = {}, []
-    for key, lines in read.items():
+    for key, decode in decoders.items():
+        lines = dict(zip(tested, decode([log_probs[row] for row in tested], model.symbols), strict=True))
         for part, rows in _parts(corpus, tested).items():
             found = count(name, [data.labels[row] for row in rows], [lines[row] for row in rows], speakers[rows])
             metrics |= {metric + key + part: value for metric, value in found.metrics.items()}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 UNKNOWN, START, END = 0, 1, 2  # word numbers; the others follow in alphabetical order
+State = tuple[int, ...]  # the last words' numbers, as many as the model can tell from fewer
 
 
 class NGram:
@@ -61,29 +62,40 @@ class NGram:
             self.probabilities.append(seen + weight[parents] * lower)
             self.back_off.append(weight)
         self.order = order
-        self._known: dict[tuple[tuple[str, ...], str], float] = {}
+        self.start: State = (START,) if order > 1 else ()
+        self._following: dict[State, np.ndarray] = {(): self.probabilities[0]}
+
+    def number(self, word: str | None) -> int:
+        """None: the end of the sentence."""
+        return END if word is None else self.words.get(word, UNKNOWN)
+
+    def after(self, state: State, token: int) -> State:
+        """The longest end of the state and one more word that the text holds: what was before it changes no probability to come."""
+        grown = (*state, token)[-self.order :][1 if len(state) + 1 >= self.order else 0 :]
+        while self._place(grown) < 0:
+            grown = grown[1:]
+        return grown
+
+    def following(self, state: State) -> np.ndarray:
+        """p(w | state) of every word number w: (words,)."""
+        if state not in self._following:
+            n, place = len(state), self._place(state)
+            first, last = np.searchsorted(self.keys[n], [place * self.size, (place + 1) * self.size])
+            found = self.back_off[n][place] * self.following(state[1:])
+            found[self.keys[n][first:last] - place * self.size] = self.probabilities[n][first:last]
+            self._following[state] = found
+        return self._following[state]
 
     def log10(self, history: Sequence[str], word: str | None) -> float:
         """log10 p(word | the sentence so far); None: that it ends here."""
-        kept = tuple(history[max(0, len(history) - self.order + 1) :])
-        started = len(history) < self.order - 1  # so <s> is among the last order - 1 words
-        if ((started, *kept), word) not in self._known:
-            numbers = [START] * started + [self.words.get(w, UNKNOWN) for w in kept]
-            token = END if word is None else self.words.get(word, UNKNOWN)
-            self._known[(started, *kept), word] = float(np.log10(self._probability(numbers, token)))
-        return self._known[(started, *kept), word]
+        state = self.start
+        for earlier in history:
+            state = self.after(state, self.number(earlier))
+        return float(np.log10(self.following(state)[self.number(word)]))
 
-    def _probability(self, history: list[int], token: int) -> float:
-        place = self._place([*history, token])
-        if place >= 0:
-            return float(self.probabilities[len(history)][place])
-        context = self._place(history)
-        weight = self.back_off[len(history)][context] if context >= 0 else 1.0
-        return float(weight) * self._probability(history[1:], token)
-
-    def _place(self, numbers: list[int]) -> int:
+    def _place(self, numbers: State) -> int:
         """Of an n-gram among those of its length; -1 where the text does not hold it."""
-        place = numbers[0]
+        place = numbers[0] if numbers else 0
         for keys, token in zip(self.keys[1:], numbers[1:], strict=False):
             key = place * self.size + token
             place = int(np.searchsorted(keys, key))

@@ -125,8 +125,8 @@ def test_a_language_model_reads_beside_and_parts_of_the_test_split_count_alone(f
 
 def test_greedy_merges_and_drops_blanks():
     best = [0, 1, 1, 0, 1, 2, 2, 0]
-    assert greedy(np.eye(3)[best], ["x", "y"]) == ["x", "x", "y"]
-    assert greedy(np.eye(3)[[0, 0]], ["x", "y"]) == []
+    assert greedy([np.eye(3)[best]], ["x", "y"]) == [["x", "x", "y"]]
+    assert greedy([np.eye(3)[[0, 0]]], ["x", "y"]) == [[]]
 
 
 def test_loss_is_that_of_all_paths():

@@ -81,7 +81,7 @@ def test_a_beam_that_holds_all_finds_the_best_text(symbols, settings):
             text: score_of(value, list(text) if " " not in symbols else "".join(text).split(), model, settings)
             for text, value in all_texts(log_probs, symbols).items()
         }
-        got = tuple(BeamSearch(model, settings)(log_probs, symbols))
+        (got,) = map(tuple, BeamSearch(model, settings)([log_probs], symbols))
         assert scores[got] == pytest.approx(max(scores.values()))
         found.add(got)
     assert len(found) > 4
@@ -93,8 +93,8 @@ def test_a_small_beam_is_close_and_a_clear_voice_needs_no_words():
     spoken = generator.integers(0, 5, 40)
     clear = np.full((40, 5), np.log(0.001))
     clear[np.arange(40), spoken] = np.log(0.996)
-    assert BeamSearch(model, LanguageModelSettings(beam=4, weight=0.0))(clear, symbols) == greedy(clear, symbols)
-    assert BeamSearch(model, LanguageModelSettings(beam=1, weight=0.0))(clear, symbols) == greedy(clear, symbols)
+    assert BeamSearch(model, LanguageModelSettings(beam=4, weight=0.0))([clear], symbols) == greedy([clear], symbols)
+    assert BeamSearch(model, LanguageModelSettings(beam=1, weight=0.0))([clear], symbols) == greedy([clear], symbols)
 
 
 def test_words_that_are_known_win_where_the_sound_does_not_tell():
@@ -105,12 +105,13 @@ def test_words_that_are_known_win_where_the_sound_does_not_tell():
         log_probs[2 * i, 0] = np.log(0.95)
         log_probs[2 * i + 1, 1 + symbols.index(symbol)] = np.log(0.5)
         log_probs[2 * i + 1, 1 + symbols.index("a")] = np.log(0.45 if symbol != "a" else 0.95)
-    assert "".join(greedy(log_probs, symbols)) == "bad dcb"
-    assert "".join(BeamSearch(model, LanguageModelSettings(order=2))(log_probs, symbols)) == "bad dab"
-    assert "".join(BeamSearch(model, LanguageModelSettings(order=2, weight=0.0))(log_probs, symbols)) == "bad dcb"
+    assert "".join(*greedy([log_probs], symbols)) == "bad dcb"
+    assert "".join(*BeamSearch(model, LanguageModelSettings(order=2))([log_probs], symbols)) == "bad dab"
+    assert "".join(*BeamSearch(model, LanguageModelSettings(order=2, weight=0.0))([log_probs], symbols)) == "bad dcb"
 
 
 def test_texts_without_frames_and_models_without_repetition():
     search = BeamSearch(NGram([["a"]], 4), LanguageModelSettings())
-    assert search(np.empty((0, 3)), ["a", " "]) == []
+    assert search([np.empty((0, 3))], ["a", " "]) == [[]]
+    assert search([], ["a", " "]) == []
     assert 10 ** search.model.log10(["a"], None) > 0.5 > 10 ** search.model.log10([], None)
