@@ -67,10 +67,13 @@ class Close(TestBase):
     within: float
 
     def judge(self, frame: Frame) -> list[Part]:
-        of = frame[self.of]
-        apart = np.abs(of.values / of.aligned(frame[self.to], self.match).values - 1)
-        keys = of.coordinate(self.match).tolist()
-        return [at_most(f"relative difference at {self.match} {label(key)}", apart[:, i], self.within) for i, key in enumerate(keys)]
+        of, parts = frame[self.of], []
+        apart = of.values / of.aligned(frame[self.to], self.match).values - 1
+        for i, key in enumerate(of.coordinate(self.match).tolist()):
+            name, signed = f"relative difference at {self.match} {label(key)}", np.stack([apart[:, i], -apart[:, i]])
+            part = at_most(name, np.abs(apart[:, i]), self.within)
+            parts.append(replace(part, each=at_most(name, signed, self.within).margin))
+        return parts
 
 
 class EndsRatio(TestBase):
@@ -179,14 +182,14 @@ class Pareto(TestBase):
         quality = np.concatenate(_same(of.values, others.values), axis=1)
         costs = _same(of.aligned(frame[self.cost_of], self.match).values, others.aligned(frame[self.cost_others], self.match).values)
         cost = np.concatenate(costs, axis=1)
-        margins = []
+        ahead = []
         for p in range(len(of)):
-            ahead = np.maximum(cost / cost[:, p : p + 1] - 1, quality / quality[:, p : p + 1] - 1)
-            margins.append(np.delete(ahead, p, axis=1).min(axis=1))
-        best = np.stack(margins, axis=1)
+            over = np.maximum(cost / cost[:, p : p + 1] - 1, quality / quality[:, p : p + 1] - 1)
+            ahead.append(np.delete(over, p, axis=1))
+        best = np.stack([over.min(axis=1) for over in ahead], axis=1)
         chosen = frame.choose(-best)
-        name = label(of.coordinate(self.match)[int(chosen[0])].item())
-        return [at_least(f"least advantage of {name} over every other point", pick(best, chosen), 0)]
+        name = f"least advantage of {label(of.coordinate(self.match)[int(chosen[0])].item())} over every other point"
+        return [replace(at_least(name, pick(best, chosen), 0), each=at_least(name, ahead[int(chosen[0])].T, 0).margin)]
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -240,7 +243,9 @@ class PairDifferences(TestBase):
         other = of.aligned(frame[self.other], self.match).values
         i, j = np.triu_indices(len(of), 1)
         level = of.values.mean(axis=1)
-        pairs = np.abs(of.values[:, i] - of.values[:, j]).mean(axis=1) / level
+        differences = of.values[:, i] - of.values[:, j]
         apart = (other - of.values).mean(axis=1) / level
         name = f"mean difference between {self.match}s less mean difference {self.other} - {self.of}, relative"
-        return [at_most(name, pairs - apart, 0, strict=True)]
+        whole = at_most(name, np.abs(differences).mean(axis=1) / level - apart, 0, strict=True)
+        signed = (differences * np.sign(differences[0])).mean(axis=1) / level  # noise makes an absolute difference larger, this one not
+        return [replace(whole, each=at_most(name, signed - apart, 0, strict=True).margin[None])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -73,7 +74,8 @@ class ArgminsWithin(TestBase):
 
 
 class VertexShift(TestBase):
-    """The vertex of the quadratic in log2(axis) moves down from `other` to `of` (in doublings), and both curves open upwards."""
+    """The vertex of the quadratic in log2(axis) moves down from `other` to `of` (in doublings), and both curves open upwards. Both are
+    fitted at the places that both have: a point at one end alone would move its vertex."""
 
     kind: Literal["vertex_shift"]
     series = ("of", "other")
@@ -83,9 +85,11 @@ class VertexShift(TestBase):
 
     def judge(self, frame: Frame) -> list[Part]:
         vertices, parts = [], []
-        for name in (self.of, self.other):
-            x, y = frame[name].along(self.along)
-            _enough(len(x), 3, name)
+        curves = {name: frame[name].along(self.along) for name in (self.of, self.other)}
+        shared = np.intersect1d(*(x for x, _ in curves.values()))
+        for name, (x, y) in curves.items():
+            x, y = x[np.isin(x, shared)], y[:, np.isin(x, shared)]
+            _enough(len(x), 3, f"{name}, where both have points,")
             constant = np.stack([np.ones_like(x), np.log2(x), np.log2(x) ** 2], axis=1)
             c = y @ np.linalg.pinv(constant).T
             bend = c[:, 2] / np.abs(y.mean(axis=1))
@@ -116,7 +120,8 @@ class Trend(TestBase):
         steps = (y[:, 1:] - y[:, :-1]) / np.abs(y[:, :-1]) * (1 if self.direction == "rising" else -1)
         i = int(np.argmin(steps[0]))
         name = f"least {self.direction} step of {of.name} ({self.along} {label(float(x[i]))} to {label(float(x[i + 1]))})"
-        return [at_least(name, steps.min(axis=1), 0, strict=self.strict)]
+        least = at_least(name, steps.min(axis=1), 0, strict=self.strict)
+        return [replace(least, each=at_least(name, steps.T, 0, strict=self.strict).margin)]
 
 
 class Spearman(TestBase):

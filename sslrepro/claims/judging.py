@@ -23,8 +23,10 @@ from sslrepro.claims.verdict import (
     INCONCLUSIVE,
     NOT_RUN,
     REPLICATED,
+    Bounds,
     Judgement,
-    interval,
+    bounds,
+    conditions,
     judge,
     parts_to_decide,
     to_decide,
@@ -111,7 +113,8 @@ class _Judge:
         if not any(len(part.margin) > 1 for part in judged.parts):  # counts alone: exact
             outcome = CONTRADICTED if point < 0 else INCONCLUSIVE if unjudged else REPLICATED
             return replace(row, verdict=outcome, reason=_join(reasons + named))
-        low, high = interval(margin)
+        found = bounds(judged.parts, row.seeds)
+        low, high = found.low, found.high
         outcome = verdict(low, high)
         if row.seeds < self.claim.min_seeds:
             what = ("repeat" if self.claim.evidence == "measured" else "seed") + ("" if row.seeds == 1 else "s")
@@ -119,13 +122,17 @@ class _Judge:
             outcome = INCONCLUSIVE
         elif outcome == REPLICATED and unjudged:
             outcome = INCONCLUSIVE
+        elif outcome == CONTRADICTED:
+            reasons += [f"contradicted by {found.part.name}"] if found.rivals > 1 else []
+        elif outcome == INCONCLUSIVE and unjudged and point >= 0:
+            reasons.append("what is not judged must be judged first: more seeds alone cannot decide it")
         elif outcome == INCONCLUSIVE:
-            reasons.append(f"would be decided by {self._to_decide(judged, row.seeds)}, if the effect stays {point:+.2g}")
+            reasons.append(f"would be decided by {self._to_decide(judged, found, row.seeds)}")
         if row.seeds == 1:
             low, high = math.nan, math.nan  # one seed says nothing of the spread of seeds
         return replace(row, verdict=outcome, low=_finite(low), high=_finite(high), reason=_join(reasons + named))
 
-    def _to_decide(self, judged: Judgement, seeds: int) -> str:
+    def _to_decide(self, judged: Judgement, found: Bounds, seeds: int) -> str:
         @cache
         def under(sources: tuple[Source, ...]) -> Judgement:
             return judge(self.claim, self._frame(sources), "ours")
@@ -137,8 +144,17 @@ class _Judge:
         def part_under(sources: tuple[Source, ...], part: Part) -> np.ndarray:  # one that these sources alone leave open: as under both
             return next((other.shrinks for other in under(sources).parts if other.name == part.name), part.shrinks)
 
+        all_of_them, point = conditions(judged.parts), float(judged.margin[0])
+
+        def condition_under(sources: tuple[Source, ...]) -> np.ndarray:
+            others = conditions(under(sources).parts)
+            return others[found.place] if len(others) == len(all_of_them) else all_of_them[found.place]
+
+        failing = float(all_of_them[found.place][0])
+        if failing < 0:  # as far as the condition that is nearest to failing for sure
+            return f"{to_decide(failing, seeds, condition_under, found.rivals).words}, if the effect stays {failing:+.2g}"
         need = parts_to_decide(judged.parts, seeds, part_under)
-        return (need or to_decide(float(judged.margin[0]), seeds, margin_under)).words
+        return f"{(need or to_decide(point, seeds, margin_under)).words}, if the effect stays {point:+.2g}"
 
     def _gains_to_come(self, frame: Frame, seeds: int) -> list[str]:
         """For each reference whose gain over the floor is not told from none, so that it decides nothing: what would tell it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -71,7 +72,10 @@ class Law(TestBase):
             lower = upper = np.where(b != 0, a / np.where(b != 0, b, 1), np.nan)
         else:
             lower, upper = _fieller(a, b, left, np.linalg.inv(free.T @ free)[1:, 1:], len(batch) - 3)
-        parts = [at_least("a / b, lower end", lower, self.low), at_most("a / b, upper end", upper, self.high)]
+        name = "a / b"
+        if frame.resampled and len(lower) > 1:
+            name += " (95 %: {:.3g} to {:.3g})".format(*np.nanquantile(lower, [0.025, 0.975]))
+        parts = [at_least(f"{name}, lower end", lower, self.low), at_most(f"{name}, upper end", upper, self.high)]
         # an interval without bounds is no evidence that the ratio lies inside
         parts = [Part(p.name, p.value, p.threshold, p.sense, np.where(np.isnan(p.margin), -np.inf, p.margin)) for p in parts]
         return [*parts, at_most("R2 lost by the fit in hours alone", (left_tied - left) / total, self.r2_loss, strict=True)]
@@ -116,14 +120,22 @@ class Spread(TestBase):
                 groups = sorted(groups, key=len, reverse=True)[:1]
         if not groups or len(groups[0]) < 2:
             raise Undecidable(f"{self.of} has no two points to compare" + (f" at equal {self.at}" if self.at else ""))
-        spreads = np.stack([np.ptp(of.values[:, g], axis=1) for g in groups])
-        if not self.absolute:
-            spreads = spreads / np.stack([np.abs(of.values[:, g].mean(axis=1)) for g in groups])
+        levels = [1.0 if self.absolute else np.abs(of.values[:, g].mean(axis=1)) for g in groups]
+        spreads = np.stack([np.ptp(of.values[:, g], axis=1) / level for g, level in zip(groups, levels, strict=True)])
         name = f"{'range' if self.absolute else 'relative spread'} of {self.of}"
         if self.at is not None:
             where = f"{len(groups)} group(s)" if self.pick == "median" else label(float(of.coordinate(self.at)[groups[0][0]]))
             name += f" at equal {self.at} ({self.pick}: {where})"
-        return [at_most(name, np.median(spreads, axis=0), self.at_most, strict=self.strict)]
+        if len(groups) == 1:  # noise makes a range larger, a difference of two given points not
+            i, j = np.nonzero(~np.eye(len(groups[0]), dtype=bool))
+            points = of.values[:, groups[0]].T
+            each = (points[i] - points[j]) / levels[0]
+        else:
+            ends = [(g[of.values[0, g].argmax()], g[of.values[0, g].argmin()]) for g in groups]
+            signed = [(of.values[:, top] - of.values[:, low]) / level for (top, low), level in zip(ends, levels, strict=True)]
+            each = np.median(signed, axis=0)[None]
+        whole = at_most(name, np.median(spreads, axis=0), self.at_most, strict=self.strict)
+        return [replace(whole, each=at_most(name, each, self.at_most, strict=self.strict).margin)]
 
 
 def _together(x: np.ndarray) -> list[np.ndarray]:

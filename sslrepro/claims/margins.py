@@ -4,7 +4,7 @@ criterion holds. `TestBase` is what every kind of test shares; the kinds are in 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -17,7 +17,8 @@ from sslrepro.config import Settings
 @dataclass(frozen=True)
 class Part:
     """One condition of a criterion: its value and margin in every draw, `(draws,)`. NaN: this draw decides nothing. `straight`: a margin of
-    the same sign without a ratio's long tails, by which the seeds that would decide are told; None: the margin itself."""
+    the same sign without a ratio's long tails, by which the seeds that would decide are told; None: the margin itself. `each`
+    `(conditions, draws)`: where the margin is the smallest of several, such as of a trend's steps, those; None: it is one condition."""
 
     name: str
     value: np.ndarray
@@ -25,6 +26,12 @@ class Part:
     sense: Literal[">=", ">", "<=", "<"]
     margin: np.ndarray
     straight: np.ndarray | None = None
+    each: np.ndarray | None = None
+
+    @property
+    def conditions(self) -> list[np.ndarray]:
+        """The margins `(draws,)` of its single conditions."""
+        return [self.margin] if self.each is None else list(self.each)
 
     @property
     def shrinks(self) -> np.ndarray:
@@ -86,19 +93,16 @@ class TestBase(Settings):
         listed: list[Part] = []
         for group, sub in frame.where(self.where).groups(self.by, self.uses()):
             for part in self.judge(sub):
-                listed.append(Part(f"{group}: {part.name}" if group else part.name, *_rest(part)))
+                listed.append(replace(part, name=f"{group}: {part.name}") if group else part)
         if not listed:
             raise Undecidable("no points to judge")
         if self.worst and len(listed) > 1:
             first = min(listed, key=lambda part: part.margin[0])
             named = f"{first.name} (worst of {len(listed)})"
-            listed = [Part(named, first.value, first.threshold, first.sense, smallest(listed))]
+            each = np.stack(np.broadcast_arrays(*[margin for part in listed for margin in part.conditions]))
+            listed = [Part(named, first.value, first.threshold, first.sense, smallest(listed), each=each)]
         return listed
 
     def judge(self, frame: Frame) -> list[Part]:
         """The parts for one group."""
         raise NotImplementedError
-
-
-def _rest(part: Part) -> tuple[np.ndarray, float, Literal[">=", ">", "<=", "<"], np.ndarray, np.ndarray | None]:
-    return part.value, part.threshold, part.sense, part.margin, part.straight

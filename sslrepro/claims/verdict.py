@@ -47,12 +47,52 @@ def judge(claim: Claim, frame: Frame, scope: str) -> Judgement:
 
 
 def interval(margin: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the margin from its draws (the first is the point estimate). A draw that decides nothing (NaN) counts as
-    the worst at the low end and as the best at the high end."""
+    """The 95 % interval of one condition's margin from its draws (the first is the point estimate). A draw that decides nothing (NaN)
+    counts as the worst at the low end and as the best at the high end."""
     draws, point = margin[1:], margin[0]
     low = np.quantile(np.where(np.isnan(draws), -np.inf, draws), 0.025, method="lower")
     high = np.quantile(np.where(np.isnan(draws), np.inf, draws), 0.975, method="higher")
     return float(np.fmin(low, point)), float(np.fmax(high, point))
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A claim's interval, and what sets its upper end: which of its conditions (as `conditions` lists them), and the part that has it.
+    `rivals`: how many conditions it was chosen from."""
+
+    low: float
+    high: float
+    part: Part
+    place: int
+    rivals: int
+
+
+def conditions(parts: list[Part]) -> list[np.ndarray]:
+    """The margins `(draws,)` of all single conditions."""
+    return [margin for part in parts for margin in part.conditions]
+
+
+def bounds(parts: list[Part], seeds: int) -> Bounds:
+    """The interval of a claim's margin, the smallest of its conditions.
+
+    The smallest of noisy numbers lies below the smallest of the true ones, so draws of the minimum would contradict a true claim of many
+    conditions by noise alone. A claim fails when some one condition does: the upper end is the lowest of the conditions' own, each at
+    1 - 0.025 / k of Student's distribution over the seeds, k being how many there are (Bonferroni). The lower end, where all must hold,
+    is that of the minimum: noise makes it lower, never higher.
+    """
+    listed, owners = conditions(parts), [part for part in parts for _ in part.conditions]
+    k = sum(len(margin) > 1 for margin in listed)
+    highs = []
+    for margin in listed:
+        high = interval(margin)[1] if len(margin) > 1 else margin[0]
+        highs.append(float(np.nan_to_num(margin[0] + (high - margin[0]) * stricter(k, seeds), nan=math.inf)))
+    place = int(np.argmin(highs))
+    return Bounds(interval(smallest(parts))[0], highs[place], owners[place], place, k)
+
+
+def stricter(rivals: int, seeds: int) -> float:
+    """How much wider a condition's upper side is for being one of so many."""
+    return float(t.ppf(1 - 0.025 / max(rivals, 1), max(seeds, 2) - 1) / t.ppf(0.975, max(seeds, 2) - 1))
 
 
 def verdict(low: float, high: float) -> str:
@@ -68,11 +108,12 @@ class Need:
     words: str
 
 
-def to_decide(point: float, seeds: int, margin_under: Callable[[tuple[Source, ...]], np.ndarray]) -> Need:
+def to_decide(point: float, seeds: int, margin_under: Callable[[tuple[Source, ...]], np.ndarray], rivals: int = 1) -> Need:
     """How many seeds, or how much more test speech, would bring the interval to one side of zero, if the effect stays what it is.
 
     The distance from the effect to the interval's end at zero is split into what seeds and what speakers alone give; with n seeds the
-    first shrinks as t(n - 1) / sqrt(n), with k times the speakers the second as 1 / sqrt(k).
+    first shrinks as t(n - 1) / sqrt(n), with k times the speakers the second as 1 / sqrt(k). rivals: of how many conditions this one
+    would contradict the claim (`bounds`).
     """
     too_many = Need(MOST_SEEDS * 1e4, f"more than {MOST_SEEDS} seeds")
     if not math.isfinite(point) or point == 0:
@@ -80,7 +121,7 @@ def to_decide(point: float, seeds: int, margin_under: Callable[[tuple[Source, ..
     ends = []
     for source in ("seeds", "speakers"):
         low, high = interval(margin_under((source,)))
-        ends.append(max(point - low if point > 0 else high - point, 0.0))
+        ends.append(max(point - low if point > 0 else (high - point) * stricter(rivals, seeds), 0.0))
     by_seeds, by_speakers = ends
     room = abs(point)
     if not math.isfinite(by_seeds) or not math.isfinite(by_speakers):
@@ -88,7 +129,7 @@ def to_decide(point: float, seeds: int, margin_under: Callable[[tuple[Source, ..
     left = room**2 - by_speakers**2
     if left > 0:
         for n in range(max(seeds + 1, 3), MOST_SEEDS + 1):
-            if by_seeds * _half(n) / _half(seeds) <= math.sqrt(left):
+            if by_seeds * _half(n, rivals) / _half(seeds, rivals) <= math.sqrt(left):
                 return Need(n, f"about {n} seeds")
     if by_speakers**2 > room**2 / 2:
         times = math.ceil(2 * by_speakers**2 / room**2)
@@ -108,6 +149,6 @@ def parts_to_decide(parts: list[Part], seeds: int, under: Callable[[tuple[Source
     return max(needs, default=None)
 
 
-def _half(n: int) -> float:
-    """Half the width of Student's interval of a mean of n, in standard deviations."""
-    return float(t.ppf(0.975, n - 1) / math.sqrt(n))
+def _half(n: int, rivals: int) -> float:
+    """Half the width of Student's interval of a mean of n, one of so many conditions, in standard deviations."""
+    return float(t.ppf(1 - 0.025 / rivals, n - 1) / math.sqrt(n))
