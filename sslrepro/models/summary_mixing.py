@@ -74,17 +74,22 @@ class DecaySummaryMixing(SummaryMixing):
         """s̄ is `(batch, frames, width)` here."""
         f, s = (join(y, x) for y in mapped(split(x, self.blocks), self.local, self.summary))
         frames = x.shape[1]
-        lags = torch.arange(1 - frames, frames, device=x.device)
+        lags = torch.arange(1 - frames, frames, device=x.device, dtype=_exact(s))
         sums = convolve(padding.zero(s), (DECAY ** lags.abs()).to(s.dtype)[:, None])
         return f, sums / _decayed_count(padding, s)
 
 
 def _decayed_count(padding: Padding, x: Tensor) -> Tensor:
     """Σ_u 0.995^|t - u| over the frames u of each utterance, a geometric series: `(batch, frames, 1)`."""
-    at = torch.arange(padding.size, device=x.device)
+    at = torch.arange(padding.size, device=x.device, dtype=_exact(x))
     left = torch.tensor(padding.lengths).to(x.device, non_blocking=True)[:, None] - at
     series = (1 + DECAY - DECAY ** (at + 1) - DECAY ** left.clamp(min=0)) / (1 - DECAY)
     return series.to(x.dtype)[..., None]
+
+
+def _exact(x: Tensor) -> torch.dtype:
+    """x's, at least float32: that of DECAY to the power of a tensor, which for integers would be float32 beside doubles too."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 class LiteSummaryMixing(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor
 from sslrepro.budget.ops import fast_length, prime_factors
 from sslrepro.config import EncoderSettings
 from sslrepro.errors import UserError
+from sslrepro.models.blocks import join, split
 from sslrepro.models.mixers import MIXERS, build_mixer
 from sslrepro.models.padding import Padding
 from sslrepro.models.spectrum import convolve
@@ -196,6 +197,18 @@ def test_bfloat16_keeps_the_transforms_in_float32() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             half = mixer(x, padding)
         torch.testing.assert_close(half.float()[0], mixer(x, padding)[0], rtol=0.1, atol=0.15, msg=name)
+
+
+def test_the_decaying_mean_of_doubles_is_exact() -> None:
+    mixer = build("summary_mixing_decay")
+    x = torch.randn(2, 300, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    padding = Padding.of([300, 200], 300, x.device)
+    found = mixer.branches(x, padding)[1]
+    s = join(mixer.summary(split(x, mixer.blocks)), x)
+    for row, length in enumerate(padding.lengths):
+        at = torch.arange(length, dtype=torch.float64)
+        weights = 0.995 ** (at[:, None] - at).abs()
+        torch.testing.assert_close(found[row, :length], weights @ s[row, :length] / weights.sum(1, keepdim=True), rtol=0, atol=1e-12)
 
 
 def test_a_name_that_does_not_exist_lists_those_that_do() -> None:
