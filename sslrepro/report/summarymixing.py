@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
+from scipy.stats import t as student
 
 from sslrepro.budget.count import count
 from sslrepro.budget.front_end import SAMPLE_RATE
@@ -21,16 +22,17 @@ from sslrepro.report.batch_size import plain_ticks
 from sslrepro.report.efficiency_map import error
 from sslrepro.report.panels import beside, done, nothing, panels, wide
 
-MEASURED = r"^cost\.(?P<what>update_seconds|peak_bytes|mixer_seconds)_(?P<length>[\d.]+)$"
+MEASURED = r"^cost\.(?P<what>update_seconds|peak_bytes|mixer_seconds|inference_seconds|inference_peak_bytes)_(?P<length>[\d.]+)$"
 REFERENCES = ("unfused", "attention")  # attention as of the papers' day, and as fused kernels have it
 NAMES = {
     "summarymixing": "SummaryMixing", "unfused": "attention, unfused", "attention": "attention, fused", "sumformer": "Sumformer",
-    "unfused-same-params": "attention, unfused, equal parameters", "fnet": "FNet", "hyena": "Hyena",
+    "unfused-same-params": "attention, unfused, equal parameters", "attention-same-params": "attention, fused, equal parameters",
+    "fnet": "FNet", "hyena": "Hyena",
 }  # fmt: skip
 # claims -> SummaryMixing, attention in the conditions of the papers' day, and today's kernel
 CONDITIONS = {
     "sm-01, sm-02: pre-training": ("cost-summarymixing", "cost-unfused", "cost-attention"),
-    "sm-06: supervised": ("supervised-conformer-summarymixing", "supervised-conformer-attention", "supervised-conformer-fused"),
+    "sm-06: supervised": ("time-conformer-summarymixing", "time-conformer-attention", "time-conformer-fused"),
     "sm-08: BEST-RQ": ("bestrq-summarymixing", "bestrq-attention", "bestrq-fused"),
 }
 # what is compared -> SummaryMixing, attention, and the floors' names
@@ -53,30 +55,35 @@ def measurements(folder: Path, kind: str) -> pd.DataFrame:
     return table.dropna(subset="what")[["mixer", "seed", "what", "length", "value"]]
 
 
-def slopes(folder: Path, least: float) -> pd.DataFrame:
-    """Log-log slope of each mixer's time over lengths of at least `least` frames: mean over seeds, and the lowest and highest seed."""
-    table = measurements(folder, "mixer").query("length >= @least")
+def slopes(folder: Path, kind: str, least: float) -> pd.DataFrame:
+    """Log-log slope over lengths of at least `least` of what each cell `<kind>-<mixer>` takes: mean over seeds, and its 95 % Student
+    interval (none with one seed)."""
+    table = measurements(folder, kind).query("length >= @least")
     by_seed = {
         key: np.polyfit(np.log(group.length), np.log(group.value), 1)[0]
-        for key, group in table.groupby(["mixer", "seed"])
+        for key, group in table.groupby(["what", "mixer", "seed"])
         if group.length.nunique() > 1
     }
-    if not by_seed:
-        return pd.DataFrame(columns=["slope", "low", "high"])
-    found = pd.Series(by_seed).groupby(level=0)
-    return pd.DataFrame({"slope": found.mean(), "low": found.min(), "high": found.max()}).rename(index=NAMES)
+    rows = {}
+    for (what, mixer), found in pd.Series(by_seed, dtype=float).groupby(level=[0, 1]) if by_seed else ():
+        half = student.ppf(0.975, len(found) - 1) * found.std() / np.sqrt(len(found))
+        rows[what, NAMES.get(mixer, mixer)] = [found.mean(), found.mean() - half, found.mean() + half]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["slope", "low", "high"]).set_axis(
+        pd.MultiIndex.from_tuples(list(rows), names=["of", "mixer"]) if rows else pd.Index([])
+    )
 
 
 def crossover(folder: Path, kind: str, what: str) -> pd.DataFrame:
     """The length from which each mixer costs less than each kind of attention, read off the lines between measured lengths.
 
-    "always" and "never" within the measured lengths; a line that crosses more than once is read at its last crossing.
+    "< 2": at all measured lengths, of which 2 is the least; "> 80": not up to 80, the longest that both were measured at. A line that
+    crosses more than once is read at its last crossing.
     """
     means = measurements(folder, kind).query("what == @what").groupby(["mixer", "length"]).value.mean().unstack("length")
     rows = {}
     for mixer in means.index.difference([name for name in means.index if name.startswith(REFERENCES)]):
         ratios = {NAMES[name]: np.log(means.loc[mixer] / means.loc[name]).dropna() for name in REFERENCES if name in means.index}
-        rows[NAMES[mixer]] = {name: _last_crossing(ratio) for name, ratio in ratios.items()}
+        rows[NAMES.get(mixer, mixer)] = {name: _last_crossing(ratio) for name, ratio in ratios.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -84,9 +91,9 @@ def _last_crossing(ratio: pd.Series) -> str:
     """ratio: log of cost over the reference's, by length."""
     y, x = ratio.to_numpy(), np.log(ratio.index.to_numpy(float))
     if (y < 0).all():
-        return "always"
+        return f"< {ratio.index[0]:g}"
     if y[-1] >= 0:
-        return "never"
+        return f"> {ratio.index[-1]:g}"
     i = int(np.flatnonzero(y >= 0)[-1])
     return f"{np.exp(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1])):.3g}"
 
@@ -114,20 +121,42 @@ def conditions(folder: Path) -> pd.DataFrame:
     return frame.sort_index(key=lambda level: pd.to_numeric(level) if level.name == "seconds" else level).sort_index(axis=1).fillna("")
 
 
-def inference(folder: Path, cells: dict[str, CellSettings], seconds: float = 300.0) -> pd.DataFrame:
-    """The cells that time the forward of one utterance of `seconds`: `seconds taken` (mean over repeats) with the lowest and highest, GMAC
-    without pre-training heads, and both over the first cell's. Empty where none does."""
+def inference(folder: Path, cells: dict[str, CellSettings]) -> pd.DataFrame:
+    """The forward of one batch of the cells cost-<mixer>, by seconds of audio: `seconds taken` (mean over repeats) with the lowest and
+    highest, peak memory in GB, GMAC of one utterance without pre-training heads, and time and GMAC over the first cell's. Empty
+    where none is timed."""
     table = wide(folder)
-    timed = [name for name, cell in cells.items() if cell.measure and cell.measure.inference == [seconds]]
-    rows = {}
-    for name in timed:
-        values = table.loc[table.cell == name].get("cost.inference_seconds", pd.Series(dtype=float)).dropna()
-        if len(values):
-            macs = count(cells[name].model, NoObjective(), round(seconds * SAMPLE_RATE)).macs
-            rows[NAMES.get(name.removeprefix("cost-"), name)] = [values.mean(), values.min(), values.max(), macs / 1e9]
-    found = pd.DataFrame.from_dict(rows, orient="index", columns=["seconds taken", "lowest", "highest", "GMAC"])
-    first = found.iloc[0] if len(found) else found
+    rows: dict[tuple[float, str], list[float]] = {}
+    for name, cell in cells.items():
+        lengths = cell.measure.inference if cell.measure and name.startswith("cost-") else []
+        for seconds in lengths:
+            ending = f"_{seconds:g}" if len(lengths) > 1 else ""
+            times, peaks = (
+                table.loc[table.cell == name].get(f"cost.inference_{what}{ending}", pd.Series(dtype=float)).dropna()
+                for what in ("seconds", "peak_bytes")
+            )
+            if len(times):
+                macs = count(cell.model, NoObjective(), round(seconds * SAMPLE_RATE)).macs
+                mixer = name.removeprefix("cost-")
+                rows[seconds, NAMES.get(mixer, mixer)] = [times.mean(), times.min(), times.max(), peaks.mean() / 1e9, macs / 1e9]
+    found = pd.DataFrame.from_dict(rows, orient="index", columns=["seconds taken", "lowest", "highest", "memory, GB", "GMAC"])
+    if not rows:
+        return found
+    found.index = pd.MultiIndex.from_tuples(list(rows), names=["seconds of audio", "mixer"])
+    found = found.sort_index(level=0, sort_remaining=False, kind="stable")
+    first = found.groupby(level=0).transform("first")
     return found.assign(**{f"{what}, first = 1": found[what] / first[what] for what in ("seconds taken", "GMAC")})
+
+
+def measured_with(cells: dict[str, CellSettings], kind: str) -> str:
+    """What the numbers of the cells `<kind>-…` were measured with, as the profile sets it: dropout, utterances, threads."""
+    timed = [(cell.model.encoder, cell.measure) for name, cell in cells.items() if name.startswith(f"{kind}-") and cell.measure]
+    found = {
+        f"dropout {encoder.dropout:g}, attention's {encoder.attention_dropout:g}; utterances side by side: {measure.batch}; "
+        f"threads of a processor: {measure.threads}"
+        for encoder, measure in timed
+    }
+    return " or ".join(sorted(found)) or "nothing is measured"
 
 
 def macs(cells: dict[str, CellSettings], lengths: tuple[float, ...] = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 300.0)) -> pd.DataFrame:
@@ -135,7 +164,7 @@ def macs(cells: dict[str, CellSettings], lengths: tuple[float, ...] = (2.0, 5.0,
     The fused kernel does unfused attention's work."""
     rows = {}
     for name, cell in cells.items():
-        if name.startswith("cost-") and not name.endswith("-attention"):
+        if name.startswith("cost-") and "-attention" not in name:
             counted = {f"{s:g} s": count(cell.model, cell.objective, round(s * SAMPLE_RATE)) for s in lengths}
             known = NAMES.get(name.removeprefix("cost-"), name)
             rows[known] = {"M parameters": counted[f"{lengths[0]:g} s"].params / 1e6} | {s: c.macs / 1e9 for s, c in counted.items()}
@@ -158,25 +187,31 @@ def activations(folder: Path) -> pd.DataFrame:
     return found[order].rename(index=NAMES)
 
 
-def draw_cost(folder: Path) -> Figure:
-    """Time and memory of an update against the input's length; below, each over that of unfused attention."""
+def draw_cost(folder: Path, cells: dict[str, CellSettings], of: str = "update") -> Figure:
+    """Time and memory of an update or (`of="inference"`) of a forward against the input's length; below, each over unfused attention's."""
+    names = {"update": ("update_seconds", "peak_bytes"), "inference": ("inference_seconds", "inference_peak_bytes")}[of]
     table = measurements(folder, "cost")
+    table = table[table.what.isin(names)]
+    if table.empty:
+        figure, axis = plt.subplots(figsize=(6.4, 2.0))
+        return nothing(figure, axis, f"this profile measures no {of} at several lengths")
     figure, axes = plt.subplots(2, 2, figsize=(9.6, 6.4), sharex=True, layout="constrained")
-    shown = {"update_seconds": ("seconds an update", 1.0), "peak_bytes": ("memory of an update, GB", 1e9)}
-    for (above, below), (what, (label, unit)) in zip(axes.T, shown.items(), strict=True):
+    figure.suptitle(measured_with(cells, "cost"), fontsize="small")
+    for (above, below), what in zip(axes.T, names, strict=True):
+        kind, unit = ("time", 1.0) if what.endswith("seconds") else ("memory", 1e9)
         part = table[table.what == what].assign(value=lambda t, unit=unit: t.value / unit)
-        _lines(above, part, label)
+        _lines(above, part, f"seconds, {of}" if unit == 1.0 else f"memory, {of}, GB")
         reference = part[part.mixer == "unfused"].groupby("length").value.mean()
         over = part.assign(value=part.value / part.length.map(reference).to_numpy())
-        _lines(below, over, f"{'time' if unit == 1.0 else 'memory'}, unfused attention's = 1", log=False)
+        _lines(below, over, f"{kind}, unfused attention's = 1", log=False)
         below.axhline(1.0, color="0.4", linestyle=":", linewidth=1)
         below.set_xlabel("seconds of audio")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return done(figure)
 
 
-def draw_mixers(folder: Path) -> Figure:
+def draw_mixers(folder: Path, cells: dict[str, CellSettings]) -> Figure:
     """Time of one mixer alone, forward and backward, against frames; dotted lines rise with the frames and with their square."""
     table = measurements(folder, "mixer")
     figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
@@ -191,6 +226,7 @@ def draw_mixers(folder: Path) -> Figure:
         axis.annotate("$T^2$" if power > 1 else "$T$", end, (6, -3), textcoords="offset points", fontsize=8, color="0.4")
     axis.legend(fontsize="small")
     axis.set_xlabel("frames")
+    axis.set_title(measured_with(cells, "mixer"), fontsize="small")
     return done(figure)
 
 
@@ -198,7 +234,7 @@ def draw_quality(folder: Path, metrics: dict[str, tuple[str, float]]) -> Figure:
     """Each pre-trained model's error over the MACs of its forward, bars of one standard deviation over seeds; dotted: the floors.
     metrics: name in the tables -> label, and what its values are multiplied by."""
     table = wide(folder)
-    table["mixer"] = table.cell.str.extract("^wav2vec2-(.+)$")[0]
+    table["mixer"] = table.cell.str.extract("^(?:wav2vec2|heads)-(.+)$")[0]  # a second head's cell starts from the first's encoder
     present = [name for name in metrics if name in table and table[table.mixer.notna()][name].notna().any()] or list(metrics)[:1]
     figure, axes = panels(len(present), width=4.2)
     for axis, name in zip(axes, present, strict=True):
@@ -210,10 +246,11 @@ def draw_quality(folder: Path, metrics: dict[str, tuple[str, float]]) -> Figure:
         for mixer, group in table.dropna(subset=["mixer", name]).groupby("mixer"):
             known = mixer.removesuffix("-equal-compute")
             named = NAMES.get(known, known) + (", equal compute" if known != mixer else "")
-            x, y, colour = group["cost.macs"].mean() / 1e9, unit * group[name], COLOURS.get(known)
+            x, y, colour = group["cost.macs"].mean() / 1e9, unit * error(name, group[name]), COLOURS.get(known)
             style = {"color": colour, "markerfacecolor": colour if known == mixer else "white", "markeredgewidth": 1.2}
             axis.errorbar(x, y.mean(), yerr=y.std() if len(y) > 1 else None, fmt="o", label=named, **style)
-        for cell, level in table[table.cell.str.fullmatch("floor-(logmel|random)")].groupby("cell")[name].mean().items():
+        floors = table[table.cell.str.fullmatch("floor-(heads-)?(logmel|random)")].dropna(subset=name).set_index("cell")[name]
+        for cell, level in error(name, floors).groupby("cell").mean().items():
             axis.axhline(unit * level, color="0.4", linestyle=":", linewidth=1)
             axis.annotate(cell, (0.5, unit * level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom", ha="center")
         axis.margins(x=0.2)

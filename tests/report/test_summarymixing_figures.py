@@ -25,17 +25,26 @@ def folder(tmp_path):
 
 
 def test_slopes_are_of_the_logarithms_from_the_least_length_on(folder):
-    found = summarymixing.slopes(folder, 1000).slope
+    found = summarymixing.slopes(folder, "mixer", 1000).loc["mixer_seconds"].slope
     assert found["SummaryMixing"] == pytest.approx(1) and found["attention, unfused"] == pytest.approx(2)
+
+
+def test_slopes_have_students_interval_over_seeds(tmp_path):
+    powers = (0.9, 1.0, 1.2)
+    rows = [("cost-x", seed, f"cost.peak_bytes_{n}", float(n) ** power) for seed, power in enumerate(powers) for n in (10, 20, 40)]
+    pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    slope, low, high = summarymixing.slopes(tmp_path, "cost", 0).loc[("peak_bytes", "x")]
+    half = 4.302653 * pd.Series(powers).std() / 3**0.5  # t(0.975; 2)
+    assert (slope, low, high) == pytest.approx((31 / 30, 31 / 30 - half, 31 / 30 + half))
 
 
 def test_the_crossover_lies_between_measured_lengths_or_is_said_to_be_outside(folder):
     found = summarymixing.crossover(folder, "mixer", "mixer_seconds")["attention, unfused"]
-    assert float(found["SummaryMixing"]) == pytest.approx(2000, rel=0.01) and found["FNet"] == "never"
+    assert float(found["SummaryMixing"]) == pytest.approx(2000, rel=0.01) and found["FNet"] == "> 4000"
 
 
 def test_figures_have_a_line_a_mixer_and_say_what_is_not_there(folder):
-    axis = summarymixing.draw_mixers(folder).axes[0]
+    axis = summarymixing.draw_mixers(folder, {}).axes[0]
     assert {"SummaryMixing", "attention, unfused", "FNet"} == {text.get_text() for text in axis.get_legend().get_texts()}
     empty = summarymixing.draw_quality(folder, {"phone_ctc.per": ("phone error rate, %", 100.0)}).axes[0]
     assert "scores nothing" in empty.texts[0].get_text()
@@ -47,8 +56,8 @@ def test_costs_stand_over_attention_as_of_the_day_and_as_of_today(tmp_path):
         for seconds in (20, 80):
             for cell, time in (("bestrq-summarymixing", 1.0), ("bestrq-attention", seconds / 10), ("bestrq-fused", 2.0 + 2.0 * seed)):
                 rows.append(("summarymixing", cell, seed, f"cost.update_seconds_{seconds}", time))
-        rows.append(("summarymixing", "supervised-conformer-summarymixing", seed, "cost.peak_bytes", 3e9))
-        rows.append(("summarymixing", "supervised-conformer-attention", seed, "cost.peak_bytes", 4e9))
+        rows.append(("summarymixing", "time-conformer-summarymixing", seed, "cost.peak_bytes", 3e9))
+        rows.append(("summarymixing", "time-conformer-attention", seed, "cost.peak_bytes", 4e9))
     pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
     table = summarymixing.conditions(tmp_path)
     long = table.loc[("sm-08: BEST-RQ", "80")]
@@ -85,12 +94,19 @@ def test_the_longest_utterance_and_what_a_batch_keeps(tmp_path):
     for cell, kept in (("cost-summarymixing", 3e8), ("cost-unfused", 4e8)):
         rows += [(cell, 0, "cost.params", params[cell]), (cell, 0, "cost.peak_bytes_20", kept + 16 * params[cell])]
         rows += [(cell, 0, "cost.peak_bytes_5", kept / 4 + 16 * params[cell])]
-    rows += [(cell, seed, "cost.inference_seconds", 2.0 + seed) for cell in ("cost-summarymixing", "cost-attention") for seed in (0, 1)]
+    for cell in ("cost-summarymixing", "cost-attention"):
+        rows += [(cell, seed, "cost.inference_seconds_300", 2.0 + seed) for seed in (0, 1)]
+        rows += [(cell, 0, "cost.inference_seconds_20", 0.5), (cell, 0, "cost.inference_peak_bytes_20", 3e9)]
     pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
     machine = {"machine": {"gpu": "none"}}
     (tmp_path / "runs.json").write_text(json.dumps({cell: {"0": machine} for cell in params}))
     found = summarymixing.inference(tmp_path, cells)
-    assert found.loc["SummaryMixing"].to_list()[:3] == [2.5, 2.0, 3.0] and found.loc["attention, fused", "GMAC, first = 1"] > 2
+    assert found.loc[(300.0, "SummaryMixing")].to_list()[:3] == [2.5, 2.0, 3.0]
+    assert found.loc[(300.0, "attention, fused"), "GMAC, first = 1"] > 2 > found.loc[(20.0, "attention, fused"), "GMAC, first = 1"]
+    assert found.loc[(20.0, "SummaryMixing"), ["seconds taken", "memory, GB"]].to_list() == [0.5, 3.0]
+    text = "dropout 0.1, attention's 0.1; utterances side by side: 1; threads of a processor: 1"
+    assert summarymixing.measured_with(cells, "cost") == text
+    assert len(summarymixing.draw_cost(tmp_path, cells, "inference").axes) == 4
     counted = summarymixing.macs(cells).T
     grown = counted.loc["300 s"] / counted.loc["2 s"]
     assert grown["SummaryMixing"] == pytest.approx(150, rel=0.1) and grown["attention, unfused"] > 300
@@ -98,3 +114,16 @@ def test_the_longest_utterance_and_what_a_batch_keeps(tmp_path):
         counted.loc["M parameters", "SummaryMixing"], rel=0.01
     )
     assert summarymixing.activations(tmp_path).loc["SummaryMixing"].to_dict() == {"5 s": 0.75, "20 s": 0.75}
+
+
+def test_quality_has_a_panel_for_each_head(tmp_path):
+    rows = [("wav2vec2-attention", 0, "phone_ctc.per", 0.4), ("wav2vec2-attention", 0, "intent.accuracy", 0.8)]
+    rows += [("heads-attention", 0, "phone_lstm.per", 0.3), ("floor-heads-logmel", 0, "phone_lstm.per", 0.7)]
+    rows += [(cell, 0, "cost.macs", 1e9) for cell in ("wav2vec2-attention", "heads-attention")]
+    pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    names = {"phone_ctc.per": "phones", "phone_lstm.per": "second head", "intent.accuracy": "intent errors"}
+    axes = summarymixing.draw_quality(tmp_path, {name: (label, 100) for name, label in names.items()}).axes
+    assert [axis.get_ylabel() for axis in axes] == list(names.values())
+    heights = [axis.containers[0].lines[0].get_ydata()[0] for axis in axes]
+    assert heights == pytest.approx([40, 30, 20]), "an accuracy is drawn as its errors"
+    assert [text.get_text() for text in axes[1].texts] == ["floor-heads-logmel"]
