@@ -160,3 +160,16 @@ def test_the_batch_size_papers_grid():
         assert training.peak_rate == pytest.approx(rate, rel=5e-3)
         assert training.budget.amount / training.schedule.cycles == 50_000
     assert cells["smallest87.5-linear"].training.peak_rate == pytest.approx(7.29e-6, rel=1e-3)
+    for batch in (150, 300, 600, 1200):  # where the authors say which of three rules is best
+        assert cells[f"lr-linear-b{batch}"].training.peak_rate == pytest.approx(5e-4 * batch / 6000)
+        assert cells[f"lr-constant-b{batch}"].training.peak_rate == 5e-4
+    assert cells["b87.5"].downstream.learning_rates == {"phone_ctc": 1e-2} and not cells["b150"].downstream.learning_rates
+
+
+def test_sews_recipes():
+    """The longer micro-batch of the smallest, and the fine-tuning on 100 h, of which nothing is frozen at first (10 h: for 10,000 updates)."""
+    cells = PAPER.studies["stochastic"].cells
+    assert [cells[name].training.micro_batch_seconds for name in ("sew-tiny", "sew", "wav2vec2-tiny")] == [175.0, 87.5, 87.5]
+    assert cells["sew-tiny"].training.schedule == cells["sew"].training.schedule
+    assert all(cells[name].downstream.fine_tune.freeze == 0 for name in ("sew", "sew-tiny", "wav2vec2", "wav2vec2-tiny"))
+    assert cells["stochastic"].downstream.fine_tune.freeze == 10_000
