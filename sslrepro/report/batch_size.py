@@ -13,13 +13,15 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from sslrepro.claims.ledger import template
+from sslrepro.claims.ledger import Claim, load_study, template
+from sslrepro.config import RateScaling, TrainingSettings
 from sslrepro.paths import root
-from sslrepro.report.panels import done, nothing, panels
+from sslrepro.report.panels import beside, done, nothing, panels
 
 BATCH = template("b{batch_seconds}")
 RULE = template("lr-{rule}-b{batch_seconds}")
 TUNED = r"^fine_tune_(?P<minutes>[\d.]+)min\.(?P<unit>wer|per)(?P<lm>_lm)?(?P<part>_clean)?$"
+UPDATES = 400_000  # of every batch of the paper's
 SCRATCH = ("scratch", "floor-random")
 AXIS = {"batch_seconds": "batch (seconds of audio)", "hours_seen": "hours of audio seen"}
 
@@ -43,6 +45,11 @@ def published(name: str, scratch: bool = False) -> pd.DataFrame:
     table = pd.read_csv(root() / "claims" / "published" / f"{name}.csv", dtype={"batch_seconds": str})
     table["batch_seconds"] = pd.to_numeric(table.batch_seconds, errors="coerce")
     return table if scratch else table.dropna(subset="batch_seconds")
+
+
+def load_claim(name: str) -> Claim:
+    """A claim of this study's ledger."""
+    return next(claim for claim in load_study("batch_size").claims if claim.id == name)
 
 
 def fine_tunings(folder: Path) -> pd.DataFrame:
@@ -108,17 +115,48 @@ def draw_labels(folder: Path) -> Figure:
 
 
 def draw_against_hours(folder: Path, metric: str, label: str) -> Figure:
-    """Every batch and checkpoint over the hours seen: one curve, if quality follows hours. Left ours, right the paper's."""
-    figure, axes = panels(2, width=5.2)
+    """Every batch and checkpoint over the hours seen: one curve, if quality follows hours. Left ours, hollow the ends of the other
+    learning-rate rules; in the middle the paper's; right its 87.5-s batch, first and corrected, and the line batch-07 judges it by."""
+    figure, axes = panels(3, width=4.6)
     ours = checkpoints(folder).query("share > 0").dropna(subset=metric)
     _by_batch(ours, metric, axes[0])
+    for marker, (rule, ends) in zip("sD^", _rule_ends(folder, metric).groupby("rule"), strict=False):
+        axes[0].plot(ends.hours_seen, ends[metric], marker, mfc="none", mew=1.3, mec="0.2", ls="", label=f"{rule} rate, end")
+    axes[0].legend(title="batch, s", fontsize="x-small")
     _log(axes[0], "hours_seen", label, "ours")
     paper = published("batch_size_wer_over_time").query("label == '100 hours of labels'")
     _by_batch(paper, "wer_clean", axes[1])
     axes[1].set_yscale("log")
     _log(axes[1], "hours_seen", "WER on test-clean, %", "published, 100 hours of labels")
     plain_ticks(axes[1].yaxis, *axes[1].get_ylim())
+    _draw_smallest(axes[2])
     return done(figure)
+
+
+def _rule_ends(folder: Path, metric: str) -> pd.DataFrame:
+    """rule, hours_seen and the metric of every cell of another learning-rate rule, a mean over seeds."""
+    table = pd.read_csv(folder / "metrics.csv")
+    table = table[table.cell.str.fullmatch(RULE) & table.metric.isin([metric, "cost.hours_seen"])]
+    wide = table.pivot_table(index="cell", columns="metric", values="value").reindex(columns=["cost.hours_seen", metric]).reset_index()
+    wide["rule"] = wide.cell.astype(str).str.extract(RULE.pattern)["rule"]
+    return wide.rename(columns={"cost.hours_seen": "hours_seen"}).dropna()
+
+
+def _draw_smallest(axis: Axes) -> None:
+    """WER with 10 h of labels after 400,000 updates against hours seen; the log-log line through the three smallest batches from 150 s."""
+    table = published("batch_size_wer_final").query("label_hours == '10'").sort_values("batch_seconds")
+    table = table.assign(hours=table.batch_seconds * UPDATES / 3600)
+    others, smallest = table.query("batch_seconds >= 150 and version == 'v1'"), table.query("batch_seconds < 150")
+    axis.plot(others.hours, others.test_clean_greedy, "o-", label="150 s to 80 min")
+    for marker, row in zip("sD", smallest.sort_values("version", ascending=False).itertuples(), strict=True):
+        axis.plot(row.hours, row.test_clean_greedy, marker, mfc="none", mew=1.5, ls="", label=f"87.5 s, {row.version}")
+    near = np.log(others[["hours", "test_clean_greedy"]].to_numpy(float)[:3])
+    x = np.array([smallest.hours.min(), others.hours.iloc[2]])
+    axis.plot(x, np.exp(np.polyval(np.polyfit(*near.T, 1), np.log(x))), "k--", lw=1, label="line of batch-07")
+    axis.set_yscale("log")
+    _log(axis, "hours_seen", "WER on test-clean, %", "published, 10 hours of labels")
+    plain_ticks(axis.yaxis, *axis.get_ylim())
+    axis.legend(fontsize="x-small")
 
 
 def draw_dispersion(folder: Path) -> Figure:
@@ -127,7 +165,7 @@ def draw_dispersion(folder: Path) -> Figure:
         checkpoints(folder)[["batch_seconds", "share", "pretrain.gradient_dispersion"]].dropna().set_axis(["batch", "at", "spread"], axis=1)
     )
     paper = published("batch_size_gradient_dispersion").query("batch_seconds >= 150").set_axis(["batch", "at", "spread"], axis=1)
-    paper["at"] /= 400_000
+    paper["at"] /= UPDATES
     figure, axes = panels(2)
     for axis, (title, start) in zip(axes, [("at the start", True), ("at the end", False)], strict=True):
         for who, table in (("ours", ours), ("published", paper)):
@@ -151,7 +189,7 @@ def draw_codes(folder: Path) -> Figure:
     shown = {
         "pretrain.valid_accuracy": "contrastive accuracy",
         "pretrain.valid_code_perplexity_1": "perplexity, codebook 1",
-        "pretrain.codeword_cosine_1": "mean cosine of codewords, codebook 1",
+        "pretrain.codeword_cosine_1": "mean cosine of codewords, book 1",
     }
     figure, axes = panels(len(shown))
     for axis, (metric, label) in zip(axes, shown.items(), strict=True):
@@ -160,35 +198,50 @@ def draw_codes(folder: Path) -> Figure:
         _log(axis, "batch_seconds", label, "")
     paper = published("batch_size_val_accuracy").query("update == 400000")
     axes[0].plot(paper.batch_seconds, paper.accuracy, "s--", label="published")
+    cosine = load_claim("batch-10").published["cosine"]
+    axes[2].plot(cosine.points["batch_seconds"], cosine.points[cosine.y], "s--", label="published")
     axes[2].axhline(0.75, color="0.4", linestyle=":", linewidth=1)
     for axis in axes:
         axis.legend(fontsize="small")
+        plain_ticks(axis.xaxis, *axis.get_xlim())
     return done(figure)
 
 
 def draw_rules(folder: Path) -> Figure:
-    """Validation loss against the batch under the three learning-rate rules; the main cells follow the square root."""
+    """Validation loss against the batch under the three learning-rate rules; the main cells follow the square root. Right the paper's: the
+    peak rate of each rule, and the one that its authors found best."""
     table = pd.read_csv(folder / "metrics.csv").query("metric == 'pretrain.valid_loss'")
     rule = table.cell.str.extract(f"^{RULE.pattern}$")
     main = table.cell.str.extract(f"^{BATCH.pattern}$")["batch_seconds"]
     seconds = rule["batch_seconds"].fillna(main).astype(float)
     table = table.assign(rule=rule["rule"].fillna("sqrt"), batch_seconds=seconds).dropna(subset="batch_seconds")
     table = table[table.batch_seconds.isin(rule["batch_seconds"].dropna().astype(float)) | table.rule.ne("sqrt")]
-    figure, axes = panels(1, width=5.0)
+    figure, axes = panels(2, width=5.4)
     if table.rule.nunique() < 2:
         axes[0].text(0.5, 0.5, "this profile runs one rule alone", transform=axes[0].transAxes, ha="center")
     else:
         sns.lineplot(table, x="batch_seconds", y="value", hue="rule", style="rule", markers=True, ax=axes[0], errorbar=("sd", 1))
-    _log(axes[0], "batch_seconds", "validation loss, nats", "peak rate by rule")
+        beside(axes[0])
+    _log(axes[0], "batch_seconds", "validation loss, nats", "ours, peak rate by rule")
+    batches = sorted(published("batch_size_val_accuracy").query("batch_seconds >= 150").batch_seconds.unique())
+    for rule in ("square_root", "linear", "constant"):
+        scaling = RateScaling(rule=rule)  # reference and rate are the paper's
+        rates = [TrainingSettings(batch_seconds=batch, rate_scaling=scaling).peak_rate for batch in batches]
+        axes[1].plot(batches, rates, "-", label=rule.replace("_", " "))
+    best = next(fact for fact in load_claim("batch-11").facts if fact.name.startswith("best learning rate"))
+    axes[1].plot(batches, best.value, "ks", mfc="none", mew=1.3, ms=9, label="best, 400,000 updates")
+    axes[1].set_yscale("log")
+    _log(axes[1], "batch_seconds", "peak learning rate", "published")
+    beside(axes[1])
     return done(figure)
 
 
 def _by_batch(table: pd.DataFrame, y: str, axis: Axes) -> None:
-    order = sorted(table.batch_seconds.unique())
-    colours = dict(zip(order, sns.color_palette("viridis", len(order)), strict=True))
-    sns.lineplot(table, x="hours_seen", y=y, hue="batch_seconds", palette=colours, marker="o", ax=axis, errorbar=("sd", 1))
-    handles, names = axis.get_legend_handles_labels()
-    axis.legend(handles, [f"{float(name):g}" for name in names], title="batch, s", fontsize="small")
+    names = [f"{batch:g}" for batch in sorted(table.batch_seconds.unique())]
+    colours = dict(zip(names, sns.color_palette("viridis", len(names)), strict=True))
+    table = table.assign(batch=table.batch_seconds.map("{:g}".format))
+    sns.lineplot(table, x="hours_seen", y=y, hue="batch", hue_order=names, palette=colours, marker="o", ax=axis, errorbar=("sd", 1))
+    axis.legend(title="batch, s", fontsize="small")
 
 
 def _log(axis: Axes, x: str, y: str, title: str) -> None:

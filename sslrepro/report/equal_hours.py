@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from sslrepro.claims.laws import _fieller, _fit
 from sslrepro.report.batch_size import checkpoints, plain_ticks, published
 from sslrepro.report.panels import panels
 
@@ -17,8 +18,12 @@ LABELS = ("10 minutes of labels", "100 hours of labels")  # of the published tab
 
 
 def equal_hours(folder: Path, metric: str) -> pd.DataFrame:
-    """Mean of the metric where several batches have seen the same hours (within 1 %), and the relative spread there."""
-    means = _means(checkpoints(folder), metric)
+    """Mean of the metric (an accuracy as its error) where several batches have seen the same hours (within 1 %), and the spread there."""
+    return _equal_hours(as_errors(checkpoints(folder), {metric: ""}), metric)
+
+
+def _equal_hours(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    means = _means(table, metric)
     hours = means.groupby("group").hours_seen.mean()
     table = means.pivot_table(index="group", columns="batch_seconds", values=metric)
     table = table[table.notna().sum(axis=1) > 1]
@@ -43,16 +48,59 @@ def spreads(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["updates", "median", "largest", "groups"])
 
 
+def fit_law(table: pd.DataFrame, metric: str) -> dict[str, float]:
+    """The least-squares fit of log metric = c - a log(batch) - b log(updates) over the mean of each batch and checkpoint.
+
+    table: as `spreads`; the metric is an error or a loss. Returns points, a, b, a / b with its 95 % interval (`low`, `high`: Fieller's, the
+    residuals taken independent; NaN: no bound), R2 of this fit and of the one in hours alone
+    (a = b). NaN where batches and updates are not told apart.
+    """
+    means = _means(table, metric)
+    batch, updates, y = (np.log(means[name].to_numpy(float)) for name in ("batch_seconds", "updates", metric))
+    free = np.stack([np.ones_like(batch), -batch, -updates], axis=1)
+    tied = np.stack([np.ones_like(batch), -batch - updates], axis=1)
+    names = ("a", "b", "a / b", "low", "high", "R2", "R2, hours alone")
+    if len(y) < 6 or np.linalg.matrix_rank(free) < 3:
+        return {"points": len(y)} | dict.fromkeys(names, np.nan)
+    (fitted, left), (_, left_tied) = _fit(y[None], free), _fit(y[None], tied)
+    a, b, total = fitted[:, 1], fitted[:, 2], ((y - y.mean()) ** 2).sum()
+    low, high = _fieller(a, b, left, np.linalg.inv(free.T @ free)[1:, 1:], len(y) - 3)
+    values = (a[0], b[0], a[0] / b[0], low[0], high[0], 1 - left[0] / total, 1 - left_tied[0] / total)
+    return {"points": len(y)} | dict(zip(names, values, strict=True))
+
+
+def laws(folder: Path, metrics: dict[str, str], least: tuple[int, ...] = (0, 50, 100, 200)) -> pd.DataFrame:
+    """`fit_law` of ours, for each metric (name in the tables -> label; an accuracy as its error) among the checkpoints of at least so many
+    updates, and of the paper's word error rates from 150 s upward."""
+    ours, rows = as_errors(checkpoints(folder), metrics), {}
+    for name, label in metrics.items():
+        for updates in least:
+            rows[f"ours, {label}", f"from {updates} updates" if updates else "all"] = fit_law(ours[ours.updates >= updates], name)
+    paper = published("batch_size_wer_over_time").query("batch_seconds >= 150")
+    for label in LABELS:
+        rows[f"published, WER, {label}", "all"] = fit_law(paper[paper.label == label], "wer_clean")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["quality", "checkpoints"])
+
+
+def published_equal_hours(label: str) -> pd.DataFrame:
+    """`equal_hours` of the paper's word error rates (per cent, test-clean, read greedily), from 150 s upward."""
+    paper = published("batch_size_wer_over_time").query("batch_seconds >= 150")
+    return _equal_hours(paper[paper.label == label], "wer_clean")
+
+
+def as_errors(table: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
+    """The table with 1 - the metric in place of each accuracy."""
+    return table.assign(**{name: 1 - table[name] for name in metrics if "accuracy" in name})
+
+
 def draw_spreads(folder: Path, metrics: dict[str, str]) -> Figure:
     """Spread at equal hours against the fewest updates that are let in, ours and the paper's (from 150 s upward).
 
     metrics: name in the tables -> label; an accuracy is drawn as its error.
     """
     figure, axes = panels(2, width=5.2)
-    ours = checkpoints(folder)
-    columns = {
-        label: (ours.assign(**{name: 1 - ours[name] if "accuracy" in name else ours[name]}), name) for name, label in metrics.items()
-    }
+    ours = as_errors(checkpoints(folder), metrics)
+    columns = {label: (ours, name) for name, label in metrics.items()}
     paper = published("batch_size_wer_over_time").query("batch_seconds >= 150")
     theirs = {f"WER, {label}": (paper[paper.label == label], "wer_clean") for label in LABELS}
     for axis, title, curves in zip(axes, ["ours", "published"], [columns, theirs], strict=True):
