@@ -180,12 +180,12 @@ class Sooner(TestBase):
         if common[0] >= start[0, 0]:
             slow = max(curves, key=lambda name: curves[name][1][0].min())
             raise Undecidable(f"{slow} never gets below {self.start}: there is no common value to reach")
-        times = [_reached(x, y, start, common) for x, y in curves.values()]
+        times = [reached(x, y, start, common) for x, y in curves.values()]
         name = f"{self.along} of {self.other} to a common value over that of {self.of}"
         return [at_least(name, times[1] / times[0], self.at_least, unit=self.at_least - 1)]
 
 
-def _reached(x: np.ndarray, y: np.ndarray, start: np.ndarray, value: np.ndarray) -> np.ndarray:
+def reached(x: np.ndarray, y: np.ndarray, start: np.ndarray, value: np.ndarray) -> np.ndarray:
     """Where each curve `(draws, points)` first is at `value` `(draws,)`; not a number where it starts there."""
     draws = len(value)
     x, y = np.append(0.0, x), np.concatenate([np.broadcast_to(start, (draws, 1)), np.broadcast_to(y, (draws, y.shape[1]))], axis=1)

@@ -113,7 +113,7 @@ def stable(notebook: dict[str, Any]) -> dict[str, Any]:
 
 def check_results(written: Path) -> None:
     """It exists; every number in its JSON files and metrics tables is finite; every run in it is completed."""
-    files = [path for path in _files(written) if path.suffix in (".json", ".csv", ".md")]
+    files = [path for path in _files(written) if path.suffix in (".json", ".csv", ".md", ".png", ".svg")]
     if not files:
         raise UserError(f"{written}: the notebook ended without writing it")
     for path in files:

@@ -15,7 +15,7 @@ from matplotlib.ticker import NullLocator
 from scipy.stats import t as student
 
 from sslrepro.config import CellSettings
-from sslrepro.report.efficiency_map import QUALITY
+from sslrepro.report.efficiency_map import QUALITY, error
 from sslrepro.report.panels import done, nothing, panels
 from sslrepro.report.tuning import TUNED, UNITS
 
@@ -43,15 +43,15 @@ QUESTIONS = (  # (what is asked of the first cell, it, the cell it is compared w
 
 
 def efficiency(folder: Path) -> pd.DataFrame:
-    """Cells hours-<h>: one row a (hours, minutes), minutes empty for the frozen probe: `measure`, mean error in per cent, `low`, `high`,
-    `seeds`."""
+    """Cells hours-<h>: one row a (hours, minutes), minutes empty for the frozen probe (of phones' frames, or the first of QUALITY that was
+    scored): `measure`, mean error in per cent, `low`, `high`, `seeds`."""
     table = pd.read_csv(folder / "metrics.csv")
     table = table.join(table.metric.str.extract(TUNED)).join(table.cell.str.extract(HOURS)).dropna(subset="hours")
-    table = table[table.minutes.notna() | (table.metric == PROBE)]
-    probed = table.metric == PROBE
+    probe = next((metric for metric in (PROBE, *QUALITY) if (table.metric == metric).any()), PROBE)
+    table = table[table.minutes.notna() | (table.metric == probe)]
     table = table.assign(
-        hours=table.hours.astype(float), minutes=table.minutes.astype(float), measure=table.unit.map(UNITS).fillna(QUALITY[PROBE]),
-        error=100 * table.value.where(~probed, 1 - table.value),
+        hours=table.hours.astype(float), minutes=table.minutes.astype(float), measure=table.unit.map(UNITS).fillna(QUALITY[probe]),
+        error=100 * table.value.where(table.metric != probe, error(probe, table.value)),
     )  # fmt: skip
     rows = [
         {"hours": hours, "minutes": minutes, "measure": measure} | interval(part.error)
@@ -81,7 +81,7 @@ def draw_efficiency(folder: Path) -> Figure:
         axes[0].axhspan(row.low, row.high, color="0.5", alpha=0.2, linewidth=0)
         axes[0].axhline(row.error, color="0.4", linestyle=":", linewidth=1, label="none: random weights")
     if len(probed):
-        axes[0].set(xscale="log", xlabel="hours of unlabelled speech, at equal updates", ylabel=f"{QUALITY[PROBE]}, %")
+        axes[0].set(xscale="log", xlabel="hours of unlabelled speech, at equal updates", ylabel=f"{probed.measure.iloc[0]}, %")
         _ticks(axes[0], probed[probed.hours > 0].hours)
         axes[0].legend(fontsize="small")
     for place, (hours, rows) in enumerate(tuned.groupby("hours")):  # side by side: intervals would hide each other

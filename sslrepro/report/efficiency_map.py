@@ -1,28 +1,44 @@
-"""The map of all studies: each method of a profile by error, size, MACs, measured time and training cost; what to use within limits."""
+"""The map of all studies: each method of a profile by quality, size, MACs, measured time and training cost; what to use within limits.
+
+Quality on the map is the share of a gain, so that tasks can stand on one axis: 0 is the better floor of the method's own study by its
+metric, 1 the least error that any method of the profile has by that metric.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from sslrepro.budget.count import cell_cost, count
+from sslrepro.budget.count import count
 from sslrepro.budget.front_end import SAMPLE_RATE
-from sslrepro.config import NoObjective, Profile
+from sslrepro.claims.results import CHOICE
+from sslrepro.config import CellSettings, Factors, NoObjective, Profile
 from sslrepro.data.language import FIRST
 from sslrepro.errors import UserError
 from sslrepro.paths import results_dir, root
 
-QUALITY = {"phone.accuracy": "phone error, frozen", "phone_ctc.per": "phone error rate, frozen"}
+QUALITY = {  # of frozen encoders; a method that has several is on the map by the first of them
+    "asr.wer": "word error rate, frozen",
+    "phone_ctc.per": "phone error rate, frozen",
+    "phone.accuracy": "phone error, frozen",
+}
+TUNED = re.compile(r"fine_tune_(?P<minutes>[\d.]+)min\.(wer|per|error)")  # as the whole name, of a method without a frozen score
+FLOORS = re.compile(r"floor-.*|random-nonorm|.*-frozen")
 COSTS = {
     "params": "parameters of the encoder",
     "macs": "MACs a second of speech",
     "rtf": "inference of a second of speech",
-    "flops": "training FLOPs, labels and teachers too",
+    "flops": "pre-training FLOPs, labels and teachers too",
 }
+TIMED = 15.0  # of the lengths that a model was timed at, the nearest to so many seconds is on the map
+MAP = ["study", "cell", "metric", "kept", "error", "floor", "seeds", "frozen", *COSTS, *(f"front_{cost}" for cost in COSTS)]
+COLUMNS = ["study", "cell", "seed", "metric", "error", *COSTS, "frozen", "norm", "encoder", "copy"]
 
 
 def error(metric: str, value: pd.Series) -> pd.Series:
@@ -30,9 +46,15 @@ def error(metric: str, value: pd.Series) -> pd.Series:
     return 1 - value if metric.endswith("accuracy") else value
 
 
-def efficiency_map(profile: Profile, metric: str = "phone.accuracy") -> pd.DataFrame:
-    """One row a (study, cell, seed) that completed and has the metric: `error`, `params`, `macs` and `rtf` a second of speech
-    (all without pre-training heads), `flops` (training, what was spent before it included); `rtf` is empty where a cell was not timed.
+def methods(profile: Profile) -> pd.DataFrame:
+    """One row a (study, cell, seed, metric) that completed and is scored by one of QUALITY or by fine-tuning on its most labels: `error`;
+    `params`, `macs` and `rtf` a second of speech (all without pre-training heads); `flops` (the cell's training and what was spent before
+    it, not the probe's or the fine-tuning's). Each choice of compression factors that was scored is a method of its own, `cell:s2-q1-k1`.
+
+    Training is the budget where that is in FLOPs; else the hours that were heard, at the cost of the longest utterances. `rtf` is the
+    cell's own or that of a cell that times its weights, one utterance at a time; empty where there is none. `encoder` says what was
+    scored: the same weights have the same, whichever cells they are scored in; `copy`: the cell begins with another's. `norm`: whether
+    its front end has one, as a floor of it must.
 
     Reads results/<profile>/*/metrics.csv. Cells that the profile no longer has are left out: what they cost is not known. So are those
     scored on another language than the corpus's first: their errors compare with none of the others'.
@@ -41,37 +63,118 @@ def efficiency_map(profile: Profile, metric: str = "phone.accuracy") -> pd.DataF
     for path in sorted(results_dir(profile.profile).glob("*/metrics.csv")):
         runs = json.loads((path.parent / "runs.json").read_text(encoding="utf-8"))
         table = pd.read_csv(path).pivot_table(index=["study", "cell", "seed"], columns="metric", values="value")
-        if metric not in table:
-            continue
-        for (study, cell, seed), values in table.dropna(subset=metric).iterrows():
-            cells = profile.studies[study].cells if study in profile.studies else {}
-            if cell not in cells or runs[cell][str(seed)]["status"] != "completed":
+        for (study, cell, seed), values in table.iterrows():
+            settings = _settings(profile, f"{study}/{cell}")
+            if settings is None or runs[cell][str(seed)]["status"] != "completed" or settings.data.languages not in (None, [FIRST]):
                 continue
-            settings = cells[cell]
-            if settings.data.languages not in (None, [FIRST]):
-                continue
-            seconds = settings.training.max_seconds
-            cost, used = cell_cost(settings, seconds), count(settings.model, NoObjective(), round(seconds * SAMPLE_RATE))
-            timed = settings.measure.inference if settings.measure else []
-            rtf = values.get("cost.inference_seconds", np.nan) / (timed[0] * settings.measure.batch) if len(timed) == 1 else np.nan
-            trained = values.get("cost.hours_seen", 0.0) * 3600 / seconds * cost.train_flops
-            rows.append(
-                {
-                    "study": study, "cell": cell, "seed": seed, "error": float(error(metric, values[metric])),
-                    "params": used.params, "macs": used.macs / seconds, "rtf": rtf,
-                    "flops": trained + np.nan_to_num(values.get("cost.setup_flops", 0.0)),
-                }
-            )  # fmt: skip
-    return pd.DataFrame(rows, columns=["study", "cell", "seed", "error", *COSTS])
+            timing = [name for name in _timings(profile, study, cell) if (study, name, seed) in table.index]
+            times = {name: _times(profile.studies[study].cells[name], table.loc[study, name, seed]) for name in timing}
+            for metric, choice, tuned in _scored(values.dropna()):
+                model = settings.model.at(Factors(*map(int, CHOICE.fullmatch(choice).groups()))) if choice else settings.model
+                seconds = settings.training.max_seconds
+                used = count(model, NoObjective(), round(seconds * SAMPLE_RATE))
+                encoder = f"{_encoder(profile, f'{study}/{cell}')} {model.model_dump_json()}"
+                if tuned:
+                    encoder += settings.downstream.fine_tune.model_dump_json(exclude={"shares", "keep"})
+                rows.append(
+                    {
+                        "study": study, "cell": cell + choice, "seed": seed, "metric": metric,
+                        "error": float(error(metric, values[metric + choice])), "params": used.params, "macs": used.macs / seconds,
+                        "rtf": next((found[choice] for found in times.values() if choice in found), np.nan),
+                        "flops": _trained(settings, values) + np.nan_to_num(values.get("cost.setup_flops", 0.0)),
+                        "frozen": not tuned, "norm": settings.model.feature_norm, "encoder": encoder, "copy": settings.start is not None,
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def means(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a (study, cell): means over seeds, and `seeds`. `front_<cost>`: no other is both better and cheaper by that cost."""
-    grouped = table.groupby(["study", "cell"])
+def _settings(profile: Profile, name: str) -> CellSettings | None:
+    study, _, cell = name.partition("/")
+    return profile.studies[study].cells.get(cell) if study in profile.studies else None
+
+
+def _encoder(profile: Profile, name: str) -> str:
+    """What a cell's scores are of: its own training; without one that of the cell whose weights it takes, or what its seed draws."""
+    settings = _settings(profile, name)
+    if settings is None or not isinstance(settings.objective, NoObjective):
+        return name
+    return _encoder(profile, settings.start) if settings.start else "initial"
+
+
+def _timings(profile: Profile, study: str, cell: str) -> Iterator[str]:
+    """The cell, and those of its study that begin with its weights and learn nothing; of one shape, timed one utterance at a time."""
+    cells = profile.studies[study].cells
+    for name, other in cells.items():
+        same = name == cell or (other.start == f"{study}/{cell}" and isinstance(other.objective, NoObjective))
+        timed = other.measure is not None and other.measure.inference and (other.measure.batch, other.measure.threads) == (1, 1)
+        if same and timed and other.model == cells[cell].model:
+            yield name
+
+
+def _times(settings: CellSettings, values: pd.Series) -> dict[str, float]:
+    """Measured seconds a second of speech by choice of factors; that of the factors in the settings has no name."""
+    lengths = settings.measure.inference
+    length = min(lengths, key=lambda seconds: abs(seconds - TIMED))
+    name = "cost.inference_seconds" if len(lengths) == 1 else f"cost.inference_seconds_{length:g}"
+    found = values.dropna()
+    found = found[[key == name or key.startswith(f"{name}:") for key in found.index]]
+    return {key.removeprefix(name): value / length for key, value in found.items()}
+
+
+def _scored(values: pd.Series) -> Iterator[tuple[str, str, bool]]:
+    """Metric, choice of factors (empty: those of the settings) and whether it is fine-tuned, of each score of a run."""
+    yield from ((metric, "", False) for metric in QUALITY if metric in values)
+    named = [(metric, match["minutes"]) for metric in values.index if (match := TUNED.fullmatch(metric))]
+    if named:
+        metric, _ = max(named, key=lambda pair: float(pair[1]))
+        choices = [name.removeprefix(metric) for name in values.index if CHOICE.fullmatch(name.removeprefix(metric))]
+        yield from ((metric, choice, True) for choice in ["", *choices])
+
+
+def _trained(settings: CellSettings, values: pd.Series) -> float:
+    """FLOPs of the cell's own training."""
+    if settings.training.budget.unit == "flops" and values.get("cost.hours_seen", 0.0) > 0:
+        return settings.training.budget.amount
+    return values.get("cost.hours_seen", 0.0) * 3600 / settings.training.max_seconds * values.get("cost.train_flops", 0.0)
+
+
+def means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row a method of `methods` that has the metric, best first: means over seeds, and `seeds`. The same weights are there once."""
+    table = table[table.metric == metric]
+    grouped = table.groupby(["study", "cell", "metric", "frozen", "norm", "encoder", "copy"])
     mean = grouped[["error", *COSTS]].mean().assign(seeds=grouped.size()).reset_index()
+    return mean.sort_values(["error", "copy"], kind="stable").drop_duplicates("encoder", ignore_index=True)
+
+
+def efficiency_map(profile: Profile) -> pd.DataFrame:
+    """One row a method, best first: `metric`, mean `error`, the `floor` that it is seen above, `kept` (the module's share of the gain), the
+    costs, and `front_<cost>`: better than its floor, and no other method is both better and cheaper by that cost.
+
+    The floor is the better of its study's floors by that metric whose front end is alike. What has none is left out; so are floors.
+    """
+    table, order = methods(profile), {metric: place for place, metric in enumerate(QUALITY)}
+    placed = [part for metric in table.metric.unique() if len(part := _placed(table, metric))]
+    if not placed:
+        return pd.DataFrame(columns=MAP)
+    every = pd.concat(placed)
+    every = every.assign(rank=every.metric.map(order).fillna(len(order))).sort_values(["rank", "copy"], kind="stable")
+    mean = every.drop_duplicates(["study", "cell"]).drop_duplicates("encoder")
     for cost in COSTS:
-        mean[f"front_{cost}"] = on_front(mean[cost].to_numpy(float), mean["error"].to_numpy(float))
-    return mean.sort_values("error", ignore_index=True)
+        costs = mean[cost].where((mean[cost] > 0) & (mean.kept > 0)).to_numpy(float)
+        mean[f"front_{cost}"] = on_front(costs, -mean["kept"].to_numpy(float))
+    return mean.sort_values("kept", ascending=False, ignore_index=True)[MAP]
+
+
+def _placed(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The methods of a metric that have a floor, with `floor` and `kept`, one of each name and not yet one of each encoder."""
+    mean = table[table.metric == metric].groupby(["study", "cell", "metric", "frozen", "norm", "encoder", "copy"])
+    mean = mean[["error", *COSTS]].mean().assign(seeds=mean.size()).reset_index()
+    floors = mean[mean.cell.str.fullmatch(FLOORS.pattern)]
+    lowest = floors.groupby(["study", "norm"]).error.min().rename("floor")
+    found = mean.drop(floors.index).merge(lowest, on=["study", "norm"])
+    found = found[~found.encoder.isin(floors.encoder)]
+    gain = found.floor - found.error.min()
+    return found.assign(kept=(found.floor - found.error) / gain.where(gain > 0)).dropna(subset="kept")
 
 
 def on_front(cost: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -109,24 +212,24 @@ class Advice:
 def advise(
     table: pd.DataFrame, profile: str, metric: str, max_params: float | None, rtf: float | None, train_flops: float | None
 ) -> Advice:
-    """The method of lowest mean error among those that keep every limit given.
+    """The method of lowest mean error by a metric among those that keep every limit given. table: of `methods`.
 
     Raises UserError where none fits, naming the least of each cost that is on the map.
     """
     limits = {"params": max_params, "rtf": rtf, "flops": train_flops}
-    mean = means(table)
+    mean = means(table, metric)
     fits = mean
     for cost, most in limits.items():
         if most is not None:
             fits = fits[fits[cost] <= most]
     if fits.empty:
         least = ", ".join(f"{cost} {mean[cost].min():.3g}" for cost, most in limits.items() if most is not None)
-        raise UserError(f"plan: no method of profile {profile} keeps these limits; the least on the map: {least}")
+        raise UserError(f"plan: no method of profile {profile} with {metric} keeps these limits; the least on the map: {least}")
     best = fits.iloc[0]
     other = fits.iloc[1] if len(fits) > 1 else None
     ahead = low = high = None
     if other is not None:
-        difference = (_by_seed(table, other) - _by_seed(table, best)).dropna()
+        difference = (_by_seed(table, metric, other) - _by_seed(table, metric, best)).dropna()
         ahead = float(other["error"] - best["error"])
         if len(difference) > 1:
             half = float(student.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference)))
@@ -138,8 +241,8 @@ def advise(
     )  # fmt: skip
 
 
-def _by_seed(table: pd.DataFrame, row: pd.Series) -> pd.Series:
-    return table[(table.study == row["study"]) & (table.cell == row["cell"])].set_index("seed")["error"]
+def _by_seed(table: pd.DataFrame, metric: str, row: pd.Series) -> pd.Series:
+    return table[(table.metric == metric) & (table.study == row["study"]) & (table.cell == row["cell"])].set_index("seed")["error"]
 
 
 def _confidence(alone: bool, low: float | None) -> str:
@@ -151,18 +254,27 @@ def _confidence(alone: bool, low: float | None) -> str:
 
 
 def advise_command(name: str | None, max_params: float | None, rtf: float | None, train_flops: float | None, as_json: bool) -> int:
-    """`sslrepro plan --max-params | --rtf | --train-flops`: from the results of the profile, or of the largest scale that has some."""
+    """`sslrepro plan --max-params | --rtf | --train-flops`: from the results of the profile, or of the largest scale that has some; an
+    answer for each metric of frozen encoders that they have. Raises UserError where no metric has a method within the limits."""
     from sslrepro.pipeline.profile import expand
 
     kept = [p for p in ("paper", "gpu", "laptop", "quick") if any(results_dir(p).glob("*/metrics.csv"))]
     if name is None and not kept:
         raise UserError(f"plan: no results in {root() / 'results'} to advise from; make repro runs a profile")
-    chosen, metric = name or kept[0], "phone.accuracy"
-    table = efficiency_map(expand(chosen), metric)
-    if table.empty:
-        raise UserError(f"plan: no results of profile {chosen} have {metric}; make repro PROFILE={chosen}")
-    advice = advise(table, chosen, metric, max_params, rtf, train_flops)
-    print(json.dumps(asdict(advice), indent=1) if as_json else show(advice))
+    chosen = name or kept[0]
+    table = methods(expand(chosen))
+    metrics = [metric for metric in QUALITY if (table.metric == metric).any()]
+    if not metrics:
+        raise UserError(f"plan: no results of profile {chosen} have {', '.join(QUALITY)}; make repro PROFILE={chosen}")
+    found, refused = [], []
+    for metric in metrics:
+        try:
+            found.append(advise(table, chosen, metric, max_params, rtf, train_flops))
+        except UserError as reason:
+            refused.append(reason)
+    if not found:
+        raise refused[0]
+    print(json.dumps([asdict(advice) for advice in found], indent=1) if as_json else "\n\n".join(map(show, found)))
     return 0
 
 

@@ -29,7 +29,11 @@ def use_style() -> None:
 
 def save(figure: Figure, folder: Path, name: str) -> Figure:
     """Write `<folder>/figures/<name>.svg` and `.png`, without dates; returns the figure."""
-    place = folder / "figures"
+    return write(figure, folder / "figures", name)
+
+
+def write(figure: Figure, place: Path, name: str) -> Figure:
+    """Write `<place>/<name>.svg` and `.png`, without dates; returns the figure."""
     place.mkdir(parents=True, exist_ok=True)
     figure.savefig(place / f"{name}.svg", metadata={"Date": None})
     figure.savefig(place / f"{name}.png", metadata={"Software": None})

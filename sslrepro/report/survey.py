@@ -6,18 +6,26 @@ import math
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
-from sslrepro.report.efficiency_map import COSTS, QUALITY, error, means
+from sslrepro.claims.curves import reached
+from sslrepro.config import Profile
+from sslrepro.paths import results_dir
+from sslrepro.report.efficiency_map import COSTS, QUALITY, efficiency_map, error
 from sslrepro.report.panels import beside, done, floors, nothing, panels, wide
+from sslrepro.report.style import write
 
 STUDENTS = r"hubert|distilhubert.*|fithubert|lighthubert|lighthubert-small|melhubert-20ms"
 RACE = ("wav2vec2", "data2vec", "data2vec2")  # which reaches a score first
-PROBE = "phone.accuracy"
+CONTINUOUS = r"^(?P<continuous>distilhubert-continuous)(?:-r(?P<rate>[\d.]+))?$"
+OWN_RATE = 2.0  # of distilhubert-continuous and distilhubert-variable, in their settings
+LEAST = -25.0  # per cent of a gain: the lower edge of the map
 MEASURED = {
     "cost.params": "parameters with heads",
     "cost.inference_seconds": "inference, s",
@@ -25,16 +33,26 @@ MEASURED = {
     "cost.macs": "MACs",
     "phone.accuracy": "phone accuracy",
     "phone_ctc.per": "phone error rate",
+    "asr.wer": "word error rate",
     "cost.setup_flops": "FLOPs before it (teacher, labels)",
 }
 
 
 def students(folder: Path) -> pd.DataFrame:
-    """Teacher and students: what was counted, measured and scored, means over seeds."""
+    """Teacher and students: what was counted, measured and scored, means over seeds; and of each score the share of the teacher's gain over
+    the better floor that a student keeps. MelHuBERT is no student, and has floors of its own."""
     table = wide(folder)
     table = table[table.cell.str.fullmatch(STUDENTS) | table.cell.str.startswith("floor")]
     columns = [name for name in MEASURED if name in table]
-    return table.groupby("cell")[columns].mean().rename(columns=MEASURED)
+    mean = table.groupby("cell")[columns].mean()
+    of_students = ~mean.index.str.startswith(("floor", "melhubert"))
+    kept = {}
+    for metric in [name for name in columns if name in QUALITY]:
+        wrong = error(metric, mean[metric])
+        floor = wrong[mean.index.str.startswith("floor")].min()
+        if "hubert" in mean.index and floor > wrong["hubert"]:
+            kept[f"gain kept, {MEASURED[metric]}"] = ((floor - wrong) / (floor - wrong["hubert"])).where(of_students)
+    return mean.rename(columns=MEASURED).assign(**kept)
 
 
 def draw_students(folder: Path) -> Figure:
@@ -63,21 +81,44 @@ def draw_students(folder: Path) -> Figure:
 
 
 def race(folder: Path) -> pd.DataFrame:
-    """One row a (cell, share of the run): phone error of the probe (per cent) and its spread over seeds, seconds of training and the
-    shortest and longest seed's."""
+    """One row a (cell, share of the run): error (per cent) and its spread over seeds by `metric`, the first of QUALITY that was scored
+    along the way; seconds of training and the shortest and longest seed's."""
     table = pd.read_csv(folder / "metrics.csv")
     seconds = table[table.metric == "cost.seconds"].groupby("cell")["value"].agg(["mean", "min", "max"])
-    scored = table[table.cell.isin(RACE)].join(table.metric.str.extract(rf"^{re.escape(PROBE)}(?:@(?P<share>[\d.]+))?$"))
-    scored = scored[scored.metric.str.startswith(PROBE)].assign(
-        share=lambda t: t.share.astype(float).fillna(1.0), error=lambda t: 100 * (1 - t.value)
-    )
-    rows = scored.groupby(["cell", "share"]).error.agg(["mean", "std"]).fillna(0.0).reset_index()
+    runs = table[table.cell.isin(RACE)]
+    probe = next((metric for metric in QUALITY if runs.metric.str.startswith(f"{metric}@").any()), None)
+    columns = ["cell", "share", "mean", "std", "metric", "seconds", "shortest", "longest"]
+    if probe is None:
+        return pd.DataFrame(columns=columns)
+    scored = runs.join(runs.metric.str.extract(rf"^{re.escape(probe)}(?:@(?P<share>[\d.]+))?$"))
+    scored = scored[scored.metric.str.fullmatch(rf"{re.escape(probe)}(@[\d.]+)?")]
+    scored = scored.assign(share=scored.share.astype(float).fillna(1.0), error=100 * error(probe, scored.value))
+    rows = scored.groupby(["cell", "share"]).error.agg(["mean", "std"]).fillna(0.0).reset_index().assign(metric=probe)
     names = {"seconds": "mean", "shortest": "min", "longest": "max"}
-    return rows.assign(**{name: rows.share * rows.cell.map(seconds[of]).astype(float) for name, of in names.items()})
+    return rows.assign(**{name: rows.share * rows.cell.map(seconds[of]).astype(float) for name, of in names.items()})[columns]
+
+
+def equal_scores(folder: Path) -> pd.DataFrame:
+    """One row a rival of data2vec 2.0's: the lowest mean error (per cent) that both reach, the seconds at which each first does, and their
+    ratio. As the claim has it (claims.curves.Sooner): straight between points, from the random floor at time 0; none, where neither gets
+    below that floor."""
+    rows, table = race(folder), wide(folder)
+    found, at_start = [], table[table.cell == "floor-random"]
+    for rival in RACE[:2]:
+        curves = {cell: rows[rows.cell == cell].sort_values("seconds") for cell in (RACE[2], rival)}
+        if any(curve.empty for curve in curves.values()) or at_start.get(metric := rows.metric.iloc[0], pd.Series()).dropna().empty:
+            continue
+        start = np.array([[100 * error(metric, at_start[metric]).mean()]])
+        common = np.array([max(curve["mean"].min() for curve in curves.values())])
+        if common[0] >= start[0, 0]:
+            continue
+        own, other = (reached(c.seconds.to_numpy(), c["mean"].to_numpy()[None], start, common)[0] for c in curves.values())
+        found.append({"rival": rival, "error": common[0], RACE[2]: own, "the rival": other, "times as soon": other / own})
+    return pd.DataFrame(found, columns=["rival", "error", RACE[2], "the rival", "times as soon"]).set_index("rival")
 
 
 def draw_race(folder: Path) -> Figure:
-    """Phone error of a frozen probe against seconds of training, for objectives that are scored along the way; upright bars: one standard
+    """Error of a frozen probe against seconds of training, for objectives that are scored along the way; upright bars: one standard
     deviation over seeds; level bars: from the shortest to the longest seed; dotted: the floors."""
     table, rows = wide(folder), race(folder)
     figure, axes = panels(1, 5.4)
@@ -86,9 +127,45 @@ def draw_race(folder: Path) -> Figure:
     for cell, points in rows.groupby("cell"):
         reach = [(points.seconds - points.shortest).tolist(), (points.longest - points.seconds).tolist()]
         axes[0].errorbar(points.seconds, points["mean"], points["std"], reach, marker="o", capsize=3, label=cell)
-    floors(axes[0], table, PROBE)
-    axes[0].set(xlabel="training, s", ylabel=f"{QUALITY[PROBE]}, %", xlim=(0, None))
+    probe = rows.metric.iloc[0]
+    if probe in table:
+        floors(axes[0], table, probe)
+    axes[0].set(xlabel="training, s", ylabel=f"{QUALITY[probe]}, %", xlim=(0, None))
     axes[0].legend(fontsize="small")
+    return done(figure)
+
+
+def rates(folder: Path) -> pd.DataFrame:
+    """The student of any mean segment length at each length that it was scored at: one row a (metric, rate), its mean error in per cent and
+    spread over seeds."""
+    table = wide(folder)
+    table = table.join(table.cell.str.extract(CONTINUOUS)).dropna(subset="continuous")
+    parts = []
+    for metric in [name for name in QUALITY if name in table and table[name].notna().any()]:
+        scored = table.dropna(subset=metric)
+        scored = scored.assign(rate=scored.rate.astype(float).fillna(OWN_RATE), error=100 * error(metric, scored[metric]))
+        parts.append(scored.groupby("rate").error.agg(["mean", "std"]).fillna(0.0).reset_index().assign(metric=metric))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["rate", "mean", "std", "metric"])
+
+
+def draw_rates(folder: Path) -> Figure:
+    """`rates`, and a little aside a student that was trained at its one rate alone; bars are one standard deviation; dotted: the floors."""
+    table, rows = wide(folder), rates(folder)
+    shown = list(dict.fromkeys(rows.metric))
+    figure, axes = panels(max(len(shown), 1), 4.6)
+    if rows.empty:
+        return nothing(figure, axes[0], "this profile has no student of any rate")
+    for axis, metric in zip(axes, shown, strict=True):
+        points = rows[rows.metric == metric]
+        axis.errorbar(points.rate, points["mean"], points["std"], marker="o", capsize=3, label="one student, any rate")
+        alone = 100 * error(metric, table[table.cell == "distilhubert-variable"][metric].dropna())
+        if len(alone):
+            axis.errorbar(OWN_RATE * 1.03, alone.mean(), alone.std(ddof=1), fmt="s", capsize=3, label=f"trained at {OWN_RATE:g} alone")
+        floors(axis, table, metric)
+        axis.set(xlabel="frames a segment, on average", ylabel=f"{QUALITY[metric]}, %")
+        axis.set_xticks(sorted(set(points.rate)))
+        axis.margins(x=0.15)
+    beside(axes[-1])
     return done(figure)
 
 
@@ -100,37 +177,47 @@ def update_times(folder: Path) -> pd.DataFrame:
     return times.assign(share=times.seconds / next(iter(times.seconds), 1.0))
 
 
-def draw_map(table: pd.DataFrame, metric: str = "phone.accuracy", names: int = 6) -> Figure:
-    """Every method on four costs; the line joins the Pareto front, whose first `names` points are numbered, and named
-    above: names beside their points run into one another. table: efficiency_map's."""
-    mean = means(table)
-    studies = sorted(mean.study.unique())
+def draw_map(table: pd.DataFrame, names: int = 8) -> Figure:
+    """Every method on four costs, a colour a study; triangles were fine-tuned, the others are frozen and probed. The line joins the Pareto
+    front, whose best `names` points are numbered, and named above: names beside their points run into one another. What is worse than its
+    floor lies on the lower edge. table: efficiency_map's."""
+    studies = sorted(table.study.unique())
     colours = dict(zip(studies, sns.color_palette("colorblind", len(studies)), strict=True))
-    figure, axes = panels(len(COSTS), 4.2)
-    for axis, (cost, label) in zip(axes, COSTS.items(), strict=True):
-        known = mean[mean[cost].notna() & (mean[cost] > 0)]
-        for study, rows in known.groupby("study"):
-            axis.scatter(rows[cost], 100 * rows["error"], color=colours[study], s=22, label=study)
+    figure, grid = plt.subplots(2, 2, figsize=(12.0, 9.0), layout="constrained")
+    for axis, (cost, label) in zip(grid.flat, COSTS.items(), strict=True):
+        known = table[table[cost].notna() & (table[cost] > 0)]
+        for (study, frozen), rows in known.groupby(["study", "frozen"]):
+            height = (100 * rows.kept).clip(lower=LEAST)
+            axis.scatter(rows[cost], height, color=colours[study], s=24, marker="o" if frozen else "^", alpha=0.8)
         front = known[known[f"front_{cost}"]].sort_values(cost)
-        axis.plot(front[cost], 100 * front["error"], color="0.3", linewidth=1, drawstyle="steps-post")
-        named = list(front.head(names).itertuples())
+        axis.plot(front[cost], 100 * front.kept, color="0.3", linewidth=1, drawstyle="steps-post")
+        named = list(front.tail(names).itertuples())
         for number, row in enumerate(named, 1):
-            at = (getattr(row, cost), 100 * row.error)
-            axis.annotate(str(number), at, (3, 3), textcoords="offset points", fontsize="x-small")
+            at = (getattr(row, cost), 100 * row.kept)
+            axis.annotate(str(number), at, (0, 5), textcoords="offset points", fontsize="small", ha="center")
         if known.empty:
-            axis.text(0.5, 0.5, "no cell of this profile has it", transform=axis.transAxes, ha="center")
+            axis.text(0.5, 0.5, "no method of this profile has it, and a floor", transform=axis.transAxes, ha="center")
         else:
             axis.set_xscale("log")
             axis.xaxis.set_major_locator(FixedLocator(ticks(known[cost].min(), known[cost].max())))
             axis.xaxis.set_major_formatter(EngFormatter(unit="s" if cost == "rtf" else "", sep=""))
             axis.xaxis.set_minor_locator(NullLocator())
-        axis.set(xlabel=label, ylabel=f"{QUALITY[metric]}, %" if axis is axes[0] else "")
-        axis.set_title(_listed([row.cell for row in named]), fontsize="x-small", loc="left")
-        axis.ticklabel_format(axis="y", useOffset=False)
-        axis.margins(x=0.2, y=0.12)
-    if len(studies) > 1:
-        _legend(axes)
+        axis.axhline(0, color="0.5", linestyle=":", linewidth=1)
+        axis.set(xlabel=label, ylabel="gain above the study's floor, % of the largest", ylim=(LEAST - 5, 112))
+        axis.set_title(_listed([f"{row.study}/{row.cell}" for row in named]), fontsize="small", loc="left")
+        axis.margins(x=0.1)
+    marks = [Line2D([], [], color=colours[study], marker="o", linestyle="", label=study) for study in studies]
+    marks += [Line2D([], [], color="0.3", marker=mark, linestyle="", label=of) for mark, of in (("o", "frozen"), ("^", "fine-tuned"))]
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), fontsize="small")
     return done(figure)
+
+
+def write_map(profile: Profile) -> tuple[pd.DataFrame, Figure]:
+    """`results/<profile>/map.csv`, `.svg` and `.png`: the map of all studies."""
+    table, place = efficiency_map(profile), results_dir(profile.profile)
+    place.mkdir(parents=True, exist_ok=True)
+    table.to_csv(place / "map.csv", index=False, float_format="%.6g", lineterminator="\n")
+    return table, write(draw_map(table), place, "map")
 
 
 def _listed(names: list[str], columns: int = 2) -> str:
@@ -148,11 +235,3 @@ def ticks(low: float, high: float) -> list[float]:
         if len(found) >= 3:
             break
     return found[:: max(1, math.ceil(len(found) / 5))]
-
-
-def _legend(axes: list[Axes]) -> None:
-    found = {}
-    for axis in axes:
-        found |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    if found:
-        axes[0].legend(found.values(), found.keys(), fontsize="x-small")

@@ -11,7 +11,7 @@ from sslrepro.budget.count import cell_cost
 from sslrepro.config import Profile
 from sslrepro.errors import UserError
 from sslrepro.report import efficiency_map as maps
-from sslrepro.report.survey import draw_map
+from sslrepro.report.survey import write_map
 
 MODEL = {"front_end": {"kind": "logmel"}, "encoder": {"layers": 2, "width": 32, "ffn": 64, "heads": 4}}
 SMALL = {**MODEL, "encoder": {**MODEL["encoder"], "layers": 1}}
@@ -19,6 +19,18 @@ MASKED = {"name": "masked_prediction", "classes": 8}
 CELLS = {
     "teacher": {"model": MODEL, "objective": MASKED, "training": {"max_seconds": 8.0}, "measure": {"inference": [15.0]}},
     "student": {"model": SMALL, "objective": {"name": "none"}, "training": {"max_seconds": 8.0}},
+}
+OTHERS = {
+    # the teacher's weights once more, a floor, and the teacher fine-tuned
+    "copy": {"start": "survey/teacher", "model": MODEL, "objective": {"name": "none"}},
+    "floor-random": {"model": MODEL, "objective": {"name": "none"}},
+    "tune-full": {"start": "survey/teacher", "model": MODEL, "objective": {"name": "none"}},
+    "tune-frozen": {
+        "start": "survey/teacher",
+        "model": MODEL,
+        "objective": {"name": "none"},
+        "downstream": {"fine_tune": {"method": {"kind": "frozen"}}},
+    },
 }
 ACCURACY = {"teacher": [0.70, 0.74, 0.72], "student": [0.66, 0.69, 0.68]}
 
@@ -43,26 +55,81 @@ def profile(tmp_path, monkeypatch):
     return Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": CELLS}}})
 
 
+def add(profile, rows: list[tuple]) -> Profile:
+    """The profile with OTHERS, and results of theirs: (cell, seed, metric, value)."""
+    folder = maps.results_dir("quick") / "survey"
+    more = pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).assign(study="survey")
+    pd.concat([pd.read_csv(folder / "metrics.csv"), more]).to_csv(folder / "metrics.csv", index=False)
+    runs = json.loads((folder / "runs.json").read_text())
+    runs |= {cell: {str(seed): {"status": "completed"} for seed in range(3)} for cell in OTHERS}
+    (folder / "runs.json").write_text(json.dumps(runs))
+    return Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": CELLS | OTHERS}}})
+
+
+@pytest.fixture
+def whole(profile):
+    rows = [("copy", seed, "phone.accuracy", value) for seed, value in enumerate(ACCURACY["teacher"])]
+    rows += [("floor-random", seed, "phone.accuracy", 0.6) for seed in range(3)]
+    rows += [("tune-full", seed, "fine_tune_20min.per", 0.3) for seed in range(3)]
+    rows += [("tune-full", seed, "fine_tune_3min.per", 0.9) for seed in range(3)]
+    rows += [("tune-frozen", seed, "fine_tune_20min.per", 0.5) for seed in range(3)]
+    return add(profile, rows)
+
+
 def test_a_score_in_another_language_is_not_on_the_map(profile):
     cells = {"teacher": CELLS["teacher"], "student": CELLS["student"] | {"data": {"languages": ["de"]}}}
     other = Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": cells}}})
-    assert set(maps.efficiency_map(other).cell) == {"teacher"} < set(maps.efficiency_map(profile).cell)
+    assert set(maps.methods(other).cell) == {"teacher"} < set(maps.methods(profile).cell)
 
 
-def test_the_map_holds_what_was_counted_measured_and_spent(profile):
-    table = maps.efficiency_map(profile)
+def test_methods_hold_what_was_counted_measured_and_spent(profile):
+    folder = maps.results_dir("quick") / "survey"
+    metrics = pd.read_csv(folder / "metrics.csv")
+    own = [("survey", "teacher", seed, "cost.train_flops", 5e6) for seed in range(4)]
+    pd.concat([metrics, pd.DataFrame(own, columns=metrics.columns)]).to_csv(folder / "metrics.csv", index=False)
+    table = maps.methods(profile)
     assert len(table) == 6  # the runs that diverged are left out
     teacher = table[table.cell == "teacher"].iloc[0]
     cost = cell_cost(profile.studies["survey"].cells["teacher"], 8.0)
     heads = cost.components["heads"]
     assert teacher["params"] == cost.params - heads.params and teacher["macs"] == (cost.macs - heads.macs) / 8
     assert teacher["rtf"] == pytest.approx(0.002)
-    assert teacher["flops"] == pytest.approx(2 * 3600 / 8 * cost.train_flops + 1e9)
-    mean = maps.means(table).set_index("cell")
-    assert mean.loc["teacher", "error"] == pytest.approx(0.28) and mean["seeds"].tolist() == [3, 3]
-    assert mean["front_params"].all() and not mean.loc["student", "front_rtf"]
-    titles = [axis.get_title(loc="left") for axis in draw_map(table).axes]
-    assert titles == ["1 student   2 teacher", "1 student   2 teacher", "1 teacher", "1 teacher"]  # the student was trained by nothing
+    assert teacher["flops"] == pytest.approx(2 * 3600 / 8 * 5e6 + 1e9)  # the run's own count, not today's settings'
+    budget = {"training": {"max_seconds": 8.0, "budget": {"unit": "flops", "amount": 7e9}}}
+    spent = Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": {"teacher": CELLS["teacher"] | budget}}}})
+    assert set(maps.methods(spent).flops) == {7e9 + 1e9}
+    assert maps.efficiency_map(profile).empty  # no floor, no gain
+
+
+def test_the_map_is_of_gains_each_method_once(whole):
+    table, figure = write_map(whole)
+    mean = table.set_index("cell")
+    assert sorted(mean.index) == ["student", "teacher", "tune-full"]  # neither the floors nor the teacher's copy
+    assert mean.loc["student", "kept"] == pytest.approx((0.4 - 0.97 / 3) / (0.4 - 0.28)) and mean["seeds"].tolist() == [3, 3, 3]
+    full = mean.loc["tune-full"]
+    assert (full.metric, full.kept, full.floor) == ("fine_tune_20min.per", 1.0, 0.5) and not full.frozen
+    assert mean.loc[["student", "teacher"], "front_params"].all() and not mean.loc["student", "front_rtf"]
+    assert [axis.get_title(loc="left") for axis in figure.axes][2] == "1 survey/teacher"
+    written = maps.results_dir("quick")
+    assert pd.read_csv(written / "map.csv").cell.tolist() == table.cell.tolist()
+    assert all((written / f"map.{kind}").stat().st_size for kind in ("png", "svg"))
+
+
+def test_a_model_of_many_factors_is_there_at_each_and_timed_by_another_cell(profile):
+    sampled = {**MODEL, "encoder": MODEL["encoder"] | {"compression": {"kind": "stochastic", "squeeze_factors": [1, 2]}}}
+    many = {"model": sampled, "objective": {"name": "contrastive"}}
+    timing = {"start": "survey/many", "model": sampled, "objective": {"name": "none"}, "measure": {"inference": [2.0, 10.0]}}
+    scored = {"fine_tune_3min.per": 0.5, "fine_tune_3min.per:s1-q1-k1": 0.5, "fine_tune_3min.per:s2-q1-k1": 0.6}
+    times = {"cost.inference_seconds_10:s2-q1-k1": 0.1, "cost.inference_seconds_2:s2-q1-k1": 9.0}
+    OWN = {"many": scored, "time-b1": times}
+    add(profile, [(cell, 0, *pair) for cell, values in OWN.items() for pair in values.items()])
+    path = maps.results_dir("quick") / "survey" / "runs.json"
+    path.write_text(json.dumps({cell: {"0": {"status": "completed"}} for cell in OWN}))
+    found = maps.methods(Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": {"many": many, "time-b1": timing}}}}))
+    found = found.set_index("cell")
+    assert found.loc["many:s2-q1-k1", "rtf"] == pytest.approx(0.01)
+    assert found.loc["many:s2-q1-k1", "macs"] < found.loc["many", "macs"]
+    assert found.loc["many", "encoder"] == found.loc["many:s1-q1-k1", "encoder"]  # once on the map
 
 
 def test_front_by_hand():
@@ -72,7 +139,7 @@ def test_front_by_hand():
 
 
 def test_advice(profile, capsys):
-    table = maps.efficiency_map(profile)
+    table = maps.methods(profile)
     best = maps.advise(table, "quick", "phone.accuracy", None, None, 1e18)
     assert (best.method, best.fitting, best.next) == ("survey/teacher", 2, "survey/student")
     difference = np.array([0.04, 0.05, 0.04])
@@ -84,6 +151,18 @@ def test_advice(profile, capsys):
     assert "not timed" in maps.show(small)
     with pytest.raises(UserError, match="the least on the map: params"):
         maps.advise(table, "quick", "phone.accuracy", 10.0, None, None)
+
+
+def test_advice_by_each_metric_that_there_is(whole, capsys):
+    """At a profile without frames' phones, too; weights that are scored twice are no rival of their own."""
+    path = maps.results_dir("quick") / "survey" / "metrics.csv"
+    table = pd.read_csv(path)
+    words = table[table.metric == "phone.accuracy"].assign(metric="asr.wer", value=lambda t: 1 - t.value)
+    for kept, metrics in ((words, ["asr.wer"]), (table, ["phone.accuracy"]), (pd.concat([table, words]), ["asr.wer", "phone.accuracy"])):
+        pd.concat([table[table.metric.str.startswith("cost")], kept]).drop_duplicates().to_csv(path, index=False)
+        found = [maps.advise(maps.methods(whole), "quick", metric, 1e9, None, None) for metric in metrics]
+        assert [(advice.metric, advice.next) for advice in found] == [(metric, "survey/student") for metric in metrics]
+    assert "asr.wer" in maps.QUALITY and "word error rate" in maps.show(found[0])
 
 
 def test_limits_and_budgets_do_not_mix(capsys, tmp_path, monkeypatch):

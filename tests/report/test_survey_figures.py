@@ -48,10 +48,34 @@ def test_tunings_by_hand(folder):
 
 def test_race_and_update_times_by_hand(folder):
     rows = survey.race(folder).set_index(["cell", "share"])
-    assert rows.loc[("data2vec2", 0.5)].tolist() == pytest.approx([40.0, 0.0, 10.25, 10.0, 10.5])
-    assert rows.loc[("wav2vec2", 1.0)].tolist() == pytest.approx([30.0, 0.0, 40.5, 40.0, 41.0])
+    assert rows.drop(columns="metric").loc[("data2vec2", 0.5)].tolist() == pytest.approx([40.0, 0.0, 10.25, 10.0, 10.5])
+    assert rows.drop(columns="metric").loc[("wav2vec2", 1.0)].tolist() == pytest.approx([30.0, 0.0, 40.5, 40.0, 41.0])
     times = survey.update_times(folder)
     assert times.loc["time-melhubert"].tolist() == pytest.approx([3.0, 0.0, 3 / 4.5]) and times.share.iloc[0] == 1
+
+
+def test_the_race_is_by_what_was_scored_along_the_way(folder):
+    """Both reach 30 %, from 39 % of the floor: at the end of each. And by phones' sequences where there are no frames' phones."""
+    equal = survey.equal_scores(folder)
+    assert equal.loc["wav2vec2"].tolist() == pytest.approx([30.0, 20.5, 40.5, 40.5 / 20.5]) and list(equal.index) == ["wav2vec2"]
+    table = pd.read_csv(folder / "metrics.csv")
+    sequences = table.metric.str.startswith("phone.accuracy")
+    table.loc[sequences, "metric"] = table.metric[sequences].str.replace("phone.accuracy", "phone_ctc.per")
+    table.loc[sequences, "value"] = 1 - table.value[sequences]
+    table.to_csv(folder / "metrics.csv", index=False)
+    assert set(survey.race(folder).metric) == {"phone_ctc.per"}
+    assert survey.equal_scores(folder).loc["wav2vec2", "error"] == pytest.approx(30.0)
+
+
+def test_rates_by_hand(folder):
+    table = pd.read_csv(folder / "metrics.csv")
+    names = {"distilhubert-continuous": 0.7, "distilhubert-continuous-r1": 0.72, "distilhubert-continuous-r4": 0.6}
+    rows = [("survey", cell, 0, "phone.accuracy", value) for cell, value in names.items()]
+    more = pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"])
+    pd.concat([table, more]).to_csv(folder / "metrics.csv", index=False)
+    found = survey.rates(folder)
+    assert found.rate.tolist() == [1.0, 2.0, 4.0] and found["mean"].tolist() == pytest.approx([28.0, 30.0, 40.0])
+    assert survey.draw_rates(folder).axes[0].containers[0][0].get_xdata().tolist() == [1.0, 2.0, 4.0]
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.8e5, 4.4e5), (2e6, 4e7), (1e3, 1e9), (3.0, 3.1)])
@@ -65,6 +89,8 @@ def test_students_by_hand(folder):
     table = survey.students(folder)
     assert set(table.index) == {"hubert", "distilhubert", "floor-random"}
     assert table.loc["hubert", "phone accuracy"] == pytest.approx(0.71) and table.loc["distilhubert", "inference, s"] == 0.01
+    kept = table["gain kept, phone accuracy"]
+    assert kept["distilhubert"] == pytest.approx(0.8) and kept["hubert"] == 1 and pd.isna(kept["floor-random"])
 
 
 def test_each_figure_shows_its_points(folder):
@@ -83,12 +109,13 @@ def test_a_profile_that_tunes_and_times_nothing_says_so(tmp_path):
     pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
     wanted = {
         survey.draw_students: "this profile times nothing",
+        survey.draw_rates: "this profile has no student of any rate",
         survey.draw_race: "this profile scores nothing along the way",
         tuning.draw_tunings: "this profile, or this corpus, fine-tunes nothing",
     }
     for draw, said in wanted.items():
         assert [text.get_text() for text in draw(tmp_path).axes[0].texts] == [said]
-    assert survey.update_times(tmp_path).empty
+    assert survey.update_times(tmp_path).empty and survey.equal_scores(tmp_path).empty
 
 
 def written(cell) -> set[str]:
