@@ -21,6 +21,7 @@ CELLS = {
     "summarymixing/wav2vec2-summarymixing": "summarymixing-w2v2",
     "survey/hubert": "hubert-base",
     "survey/distilhubert": "distilhubert",
+    "survey/fithubert": "fithubert",
     "survey/lighthubert-640": "lighthubert-base",
     "survey/melhubert-20ms": "melhubert-20ms",
 }

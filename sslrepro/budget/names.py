@@ -158,6 +158,12 @@ NAMED: dict[str, NamedModel] = {
         teacher=BASE,
         prediction_heads=2,
     ),
+    "fithubert": NamedModel(
+        transformer(12, 480, 480, 12),
+        NoObjective(),
+        "FitHuBERT (arXiv 2207.00555), the encoder alone; a HuBERT Base forward in training",
+        teacher=BASE,
+    ),
     "lighthubert-base": _lighthubert(640, 10),
     "lighthubert-small": _lighthubert(384, 6),
     "summarymixing-w2v2": _conformer("summary_mixing", "SummaryMixing's SSL model (arXiv 2407.13377)"),

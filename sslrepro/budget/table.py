@@ -62,6 +62,10 @@ def reductions() -> str:
         published = _ledger("survey", claim)["published"][series]["reduced_pct"]
         ours = 1 - getattr(NAMED[name].cost(PAPER_SECONDS), quantity) / getattr(base, quantity)
         rows.append([name, f"{words}, against hubert-base", f"-{published:g} %", f"-{100 * ours:.1f} %", claim])
+    size = next(fact["value"] for fact in _ledger("survey", "survey-09")["facts"] if fact["name"].startswith("size in %"))
+    ours = 1 - NAMED["fithubert"].cost(PAPER_SECONDS).upstream_params / base.upstream_params
+    words = "parameters without heads, against hubert-base"
+    rows.append(["fithubert", words, f"-{100 - size:.1f} %", f"-{100 * ours:.1f} %", "survey-09"])
     return markdown(["model", "what", "published", "counted", "claim"], rows)
 
 
