@@ -139,6 +139,8 @@ class Upstream(nn.Module):
         given = {"squeeze": squeeze, "query": query, "key_value": key_value}
         for name, value in given.items():
             allowed = getattr(compression, f"{name}_factors")
+            if value is not None and type(value) is not int:  # 2.0 and True equal a factor
+                raise UserError(f"{name} {value!r}: a factor is a whole number")
             if value is not None and value not in allowed:
                 raise UserError(f"{name} {value!r}: not a factor of this model; it has: {', '.join(map(str, allowed))}")
         self.encoder.fixed = self.encoder.fixed._replace(**{name: value for name, value in given.items() if value is not None})

@@ -176,6 +176,9 @@ def test_bad_factors_are_named() -> None:
         stochastic().set_compression(squeeze=5)
     with pytest.raises(UserError, match="query 0: not a factor"):
         stochastic().set_compression(query=0)
+    for value in (2.0, True):
+        with pytest.raises(UserError, match=f"squeeze {value}: a factor is a whole number"):
+            stochastic().set_compression(squeeze=value)
     with pytest.raises(UserError, match="built with compression 'none'"):
         build().set_compression(squeeze=2)
     with pytest.raises(UserError, match="'fixed'"):
