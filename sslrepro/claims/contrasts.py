@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -126,7 +127,8 @@ class Kept(TestBase):
         """The reference's gain over the floor `(draws,)` at each point, and whether it is one by the rule above."""
         found = {}
         for _, sub in frame.where(self.where).groups(self.by, self.uses()):
-            found |= {self._named(key): (whole, _above_zero(whole, frame.resampled)) for key, _, whole in self._gains(sub)}
+            with suppress(Undecidable):  # a point without a floor has no gain
+                found |= {self._named(key): (whole, _above_zero(whole, frame.resampled)) for key, _, whole in self._gains(sub)}
         return found
 
     def _named(self, key: str) -> str:

@@ -36,6 +36,15 @@ def test_the_study_s_claims_are_judged_on_what_its_cells_write(tmp_path, profile
         ("stoch-01", "stoch-02", "stoch-03", "stoch-04"), "replicated"
     )
     assert "k2" in found["stoch-04"].parts[0]["name"] or "q2" in found["stoch-04"].parts[0]["name"]
+    # a floor at each factor: the random weights fine-tuned at factor 4 read it as well as the model of factor 4, which then decides nothing
+    floors = pd.read_csv(folder / "metrics.csv")
+    floors.loc[floors.cell == "floor-random-s4", "value"] = ERROR[4] - 0.05
+    floors.to_csv(folder / "metrics.csv", index=False)
+    told = {row.claim: row for row in judge_study("stochastic", profile, tmp_path)}["stoch-02"]
+    assert len(told.parts) == len(found["stoch-02"].parts) - 1 and "fixed 4: no gain of its own over floor" in told.reason
+    floors[floors.cell != "floor-random-s4"].to_csv(folder / "metrics.csv", index=False)
+    told = {row.claim: row for row in judge_study("stochastic", profile, tmp_path)}["stoch-02"]
+    assert told.verdict != "replicated" and "no floor for squeeze" in told.reason
     squeezes = len(expand(profile).studies["stochastic"].cells["stochastic"].model.encoder.compression.squeeze_factors)
     assert len(found["stoch-02"].parts) == len(found["stoch-03"].parts) == squeezes
     assert {part["name"].split()[0] for part in found["stoch-05"].parts} == {"wav2vec2_time", "sew"}
