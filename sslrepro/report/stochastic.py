@@ -85,17 +85,12 @@ def pareto(cost: np.ndarray, error: np.ndarray) -> np.ndarray:
 
 
 def draw_trade_off(folder: Path, scored: str = STUDY) -> Figure:
-    """Error of a cell against measured time and against MACs over all choices, means over seeds; the Pareto front; of the study's own cell,
-    fixed and tuned models beside."""
+    """Error of a cell against measured time and against MACs over all choices, means over seeds; the Pareto front, with the standard errors
+    of its points over seeds; fixed and tuned models of the same symbols beside."""
     table, every = read(folder), choices(folder, scored=scored)
     length = at(every)
-    mean = (
-        every[every.length == length]
-        .groupby(["choice", "squeeze", "query", "key_value"])
-        .mean(numeric_only=True)
-        .dropna(subset="error")
-        .reset_index()
-    )
+    points = every[every.length == length].groupby(["choice", "squeeze", "query", "key_value"])
+    mean = points.mean(numeric_only=True).assign(spread=_spread(table, scored)).dropna(subset="error").reset_index()
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
     if mean.empty:
         return nothing(figure, axes[0], UNSCORED)
@@ -103,15 +98,21 @@ def draw_trade_off(folder: Path, scored: str = STUDY) -> Figure:
         axis.set(xlabel=f"{label}, for {length:g} s of audio", xscale="log")
         front = mean[pareto(mean[column].to_numpy(), mean.error.to_numpy())].sort_values(column)
         axis.step(scale * front[column], front.error, where="post", color="0.5", linewidth=1, label="Pareto front", zorder=1)
+        axis.errorbar(scale * front[column], front.error, yerr=front.spread, fmt="none", ecolor="0.3", elinewidth=0.8, capsize=2, zorder=2)
         _points(axis, mean, column, scale)
-        if scored == STUDY:
-            _references(axis, table, mean, column, scale)
+        _references(axis, by_factor(table, scored), mean, column, scale)
         plain_ticks(axis.xaxis, *axis.get_xlim())
         _names(axis, front.choice, scale * front[column], front.error)
     axes[0].set_ylabel(unit(table, scored))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     plt.close(figure)
     return figure
+
+
+def _spread(table: pd.DataFrame, cell: str) -> pd.Series:
+    """The standard error, over seeds, of a cell's mean error at every choice, in per cent."""
+    errors = table[(table.cell == cell) & (table.plain == error_name(table, cell))].dropna(subset="choice")
+    return 100 * errors.groupby(["choice", "squeeze", "query", "key_value"]).value.sem()
 
 
 def _points(axis: Axes, mean: pd.DataFrame, column: str, scale: float) -> None:
@@ -125,61 +126,63 @@ def _points(axis: Axes, mean: pd.DataFrame, column: str, scale: float) -> None:
 
 
 def _names(axis: Axes, names: pd.Series, x: pd.Series, y: pd.Series) -> None:
-    """Names beside points, above or below, where they hide no marker and no name before; others are left out."""
-    marks = [m for drawn in axis.collections for m in axis.transData.transform(drawn.get_offsets())]
+    """A name for every point, each with a line to it, at the nearest place around it where the name hides no marker and no other name."""
+    marks = [m for drawn in axis.collections for m in axis.transData.transform(np.reshape(drawn.get_offsets(), (-1, 2)))]
     scale = axis.figure.dpi / 72
+    width, height = 34 * scale, 8 * scale
+    around = [
+        (far * np.cos(turn), far * np.sin(turn)) for far in range(16, 120, 6) for turn in np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    ]
     for name, point in zip(names, np.column_stack([x, y]), strict=True):
-        place = axis.transData.transform(point)
-        for offset in ((4, 5), (4, -12), (-36, -12), (4, -22)):
-            left, low = place + scale * np.array(offset)
-            right, high = left + 34 * scale, low + 8 * scale
-            inside = axis.bbox.x0 < left and right < axis.bbox.x1
-            if inside and not any(left - 4 < a < right + 4 and low - 4 < b < high + 4 for a, b in marks):
-                marks += [np.array([left + share * (right - left), (low + high) / 2]) for share in (0.0, 0.5, 1.0)]
-                axis.annotate(name, point, xytext=offset, textcoords="offset points", fontsize=7)
+        centre = axis.transData.transform(point)
+        for offset in around:
+            left, low = centre + scale * np.array(offset) - (width / 2, height / 2)
+            right, high = left + width, low + height
+            inside = axis.bbox.x0 < left and right < axis.bbox.x1 and axis.bbox.y0 < low and high < axis.bbox.y1
+            if inside and not any(left - 6 < a < right + 6 and low - 6 < b < high + 6 for a, b in marks):
+                marks += [np.array([left + share * width, (low + high) / 2]) for share in np.linspace(0, 1, 5)]
+                axis.annotate(name, point, xytext=offset, textcoords="offset points", fontsize=7, ha="center", va="center",
+                              arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3})  # fmt: skip
                 break
 
 
-def _references(axis: Axes, table: pd.DataFrame, mean: pd.DataFrame, column: str, scale: float) -> None:
+def _references(axis: Axes, factors: pd.DataFrame, mean: pd.DataFrame, column: str, scale: float) -> None:
     """Models of one factor cost what the sampled one costs at it."""
     costs = mean[(mean["query"] == 1) & (mean.key_value == 1)].set_index("squeeze")[column]
     for kind, marker in (("fixed", "x"), ("tuned", "+")):
-        errors = by_factor(table).query("kind == @kind").groupby("squeeze").error.mean()
+        errors = factors[factors.kind == kind].groupby("squeeze").error.mean()
         errors = errors[errors.index.isin(costs.index)]
         if len(errors):
             axis.scatter(scale * costs[errors.index], errors, marker=marker, color="k", s=45, label=KINDS[kind], zorder=4)
 
 
-def by_factor(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a (kind, squeeze, seed), queries, keys and values unpooled: error in per cent. kind: stochastic, fixed, tuned, floor."""
-    rows = table[table.plain == error_name(table)]
-    own = rows[(rows.cell == STUDY) & (rows["query"] == 1) & (rows.key_value == 1)].assign(kind="stochastic")
+def by_factor(table: pd.DataFrame, scored: str = STUDY) -> pd.DataFrame:
+    """One row a (kind, squeeze, seed), queries, keys and values unpooled: error in per cent of the scored cell's symbols. kind: stochastic,
+    fixed, tuned, floor; a floor whose name has no factor is unsqueezed."""
+    rows = table[table.plain == error_name(table, scored)]
+    own = rows[(rows.cell == scored) & (rows["query"] == 1) & (rows.key_value == 1)].assign(kind="stochastic")
     named = rows[rows.choice.isna()].copy()
-    parts = named.cell.str.extract(r"^(fixed|tuned)-s(\d+)$")
-    named = named.assign(kind=parts[0], squeeze=parts[1].astype(float))
-    floor = rows[rows.cell.str.startswith("floor-") & rows.choice.isna()].assign(kind="floor")
-    found = pd.concat([own, named.dropna(subset="kind"), floor])
+    parts = named.cell.str.extract(r"^(fixed|tuned|floor)(?:-random|-words)?(?:-s(\d+))?(?:-words)?$")
+    named = named.assign(kind=parts[0], squeeze=parts[1].astype(float).fillna(1.0))
+    found = pd.concat([own, named.dropna(subset="kind")])
     return found.assign(error=100 * found.value)[["kind", "squeeze", "seed", "error"]]
 
 
-def draw_by_factor(folder: Path) -> Figure:
-    """Error by squeeze factor: one model, a model for each factor, and the one model tuned to it; means, and each seed."""
+def draw_by_factor(folder: Path, scored: str = STUDY) -> Figure:
+    """Error by squeeze factor: one model, a model for each factor, the one model tuned to it, random weights; means, and each seed."""
     table = read(folder)
-    rows = by_factor(table)
+    rows = by_factor(table, scored)
     figure, axis = plt.subplots(figsize=(6.4, 4), layout="constrained")
     if rows.empty:
         return nothing(figure, axis, UNSCORED)
-    for number, (kind, label) in enumerate(KINDS.items()):
+    for number, (kind, label) in enumerate({**KINDS, "floor": "random weights, fine-tuned at the factor"}.items()):
         mine = rows[rows.kind == kind]
         if len(mine):
-            mean = mine.groupby("squeeze").error.mean()
-            axis.plot(mean.index, mean, marker="o", color=f"C{number}", label=label)
-            axis.scatter(mine["squeeze"], mine.error, s=14, color=f"C{number}", alpha=0.6)
-    floor = rows[rows.kind == "floor"].error
-    if len(floor):
-        axis.axhline(floor.mean(), color="0.4", linestyle="--", linewidth=1, label="from random weights, unsqueezed")
-    axis.set(xlabel="squeeze factor", ylabel=unit(table), xticks=sorted(rows["squeeze"].dropna().unique()))
-    axis.legend()
+            mean, (color, line) = mine.groupby("squeeze").error.mean(), ("0.4", "--") if kind == "floor" else (f"C{number}", "-")
+            axis.plot(mean.index, mean, line, marker="o", color=color, label=label)
+            axis.scatter(mine["squeeze"], mine.error, s=14, color=color, alpha=0.6)
+    axis.set(xlabel="squeeze factor", ylabel=unit(table, scored), xticks=sorted(rows["squeeze"].unique()))
+    figure.legend(loc="outside lower center", ncols=2)
     plt.close(figure)
     return figure
 

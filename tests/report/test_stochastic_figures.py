@@ -30,7 +30,7 @@ def folder(tmp_path):
                     rows.append(("time-t1-b8", seed, f"cost.inference_macs_{length}{choice}", 1e9 * length / squeeze))
         rows.append(("stochastic", seed, "fine_tune_10min.per", 0.4 + 0.01 * seed))
         rows += [("fixed-s2", seed, "fine_tune_10min.per", 0.45), ("tuned-s2", seed, "fine_tune_10min.per", 0.47)]
-        rows.append(("floor-random", seed, "fine_tune_10min.per", 0.99))
+        rows += [("floor-random", seed, "fine_tune_10min.per", 0.99), ("floor-random-s2", seed, "fine_tune_10min.per", 0.98)]
     rows += [("sew", 0, "fine_tune_10min.per", 0.98), ("wav2vec2", 0, "fine_tune_10min.per", 0.5)]
     rows += [("sew", 0, "cost.inference_seconds_10", 0.01), ("wav2vec2", 0, "cost.inference_seconds_10", 0.03)]
     pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).assign(study="stochastic").to_csv(tmp_path / "metrics.csv", index=False)
@@ -58,7 +58,7 @@ def test_models_of_one_factor_stand_beside(folder):
     rows = figures.by_factor(figures.read(folder)).groupby(["kind", "squeeze"], dropna=False).error.mean()
     assert rows["stochastic"].to_dict() == {1.0: pytest.approx(40.5), 2.0: pytest.approx(50.5)}
     assert rows["fixed"].to_dict() == {2.0: pytest.approx(45)} and rows["tuned"].to_dict() == {2.0: pytest.approx(47)}
-    assert rows["floor"].iloc[0] == pytest.approx(99)
+    assert rows["floor"].to_dict() == {1.0: pytest.approx(99), 2.0: pytest.approx(98)}, "a floor at each factor"
     drawn = figures.draw_trade_off(folder).axes
     assert drawn[0].get_xlabel() == "time, ms, for 10 s of audio" and drawn[0].get_ylabel() == "phone error rate, %"
     assert len(figures.draw_by_factor(folder).axes[0].lines) == 4
@@ -106,3 +106,14 @@ def test_the_error_is_the_study_s_own_and_words_have_a_figure_of_theirs(folder):
     read = figures.choices(folder, scored=figures.WORDS)
     assert read.error.mean() == pytest.approx(figures.choices(folder).error.mean() + 20)
     assert figures.draw_trade_off(folder, figures.WORDS).axes[0].get_ylabel() == "word error rate, %"
+    fixed = table[(table.cell == "fixed-s2")].assign(cell="fixed-s2-words", metric="fine_tune_10min.wer", value=0.7)
+    pd.concat([table, words, fixed]).to_csv(folder / "metrics.csv", index=False)
+    rows = figures.by_factor(figures.read(folder), figures.WORDS)
+    assert rows[rows.kind == "fixed"].error.tolist() == pytest.approx([70, 70]), "references in words"
+
+
+def test_every_point_of_the_front_is_named(folder):
+    for axis in figures.draw_trade_off(folder).axes:
+        front = next(line for line in axis.lines if line.get_label() == "Pareto front")
+        assert [tuple(text.xy) for text in axis.texts] == [pytest.approx(point) for point in front.get_xydata()]
+        assert axis.containers[0].has_yerr, "with its error over seeds"
