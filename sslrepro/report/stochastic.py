@@ -255,6 +255,21 @@ def compute_saved(profile: Profile) -> pd.DataFrame:
     )
 
 
+def worse_than_random(folder: Path) -> str:
+    """At which factors the sampled model's mean error is above that of random weights fine-tuned at them; empty where none."""
+    mean = by_factor(read(folder)).groupby(["squeeze", "kind"]).error.mean().unstack().reindex(columns=["stochastic", "floor"]).dropna()
+    above = [
+        f"{factor:g} ({row.stochastic:.1f} % against {row.floor:.1f} %)" for factor, row in mean.iterrows() if row.stochastic > row.floor
+    ]
+    return f"The sampled model is worse than random weights fine-tuned at squeeze {', '.join(above)}." if above else ""
+
+
+def dial_cell(profile: Profile) -> str:
+    """The cell that the dial turns: the words model where it is kept, else the phones model."""
+    words = profile.studies[STUDY].cells.get(WORDS)
+    return WORDS if words is not None and words.downstream.fine_tune.keep else STUDY
+
+
 def recipes(folder: Path) -> pd.DataFrame:
     """SEW beside wav2vec 2.0: error, time and MACs at the claims' length, means over seeds; the speed-up in the last column."""
     table = read(folder)

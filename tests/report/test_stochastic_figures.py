@@ -117,3 +117,15 @@ def test_every_point_of_the_front_is_named(folder):
         front = next(line for line in axis.lines if line.get_label() == "Pareto front")
         assert [tuple(text.xy) for text in axis.texts] == [pytest.approx(point) for point in front.get_xydata()]
         assert axis.containers[0].has_yerr, "with its error over seeds"
+
+
+def test_the_dial_reads_words_where_they_are_kept():
+    assert figures.dial_cell(expand("gpu")) == figures.WORDS and figures.dial_cell(expand("quick")) == figures.STUDY
+
+
+def test_random_weights_that_read_better_are_told(folder):
+    assert figures.worse_than_random(folder) == ""
+    table = pd.read_csv(folder / "metrics.csv")
+    table.loc[table.cell == "floor-random", "value"] = 0.3
+    table.to_csv(folder / "metrics.csv", index=False)
+    assert figures.worse_than_random(folder).endswith("at squeeze 1 (40.5 % against 30.0 %).")
