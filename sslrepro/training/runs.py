@@ -11,15 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from sslrepro import objectives
-from sslrepro.budget.count import cell_cost
 from sslrepro.config import CellSettings, Profile, TargetSettings, parse
 from sslrepro.errors import UserError
 from sslrepro.models.slices import cut
 from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Objective
 from sslrepro.paths import cell_dir
-
-COUNTED_SECONDS = 15.625  # utterances of this length stand for the audio that a teacher was trained on
 
 
 def load_run(folder: Path) -> tuple[CellSettings, Objective]:
@@ -67,8 +64,16 @@ def hidden_features(profile: Profile, target: TargetSettings) -> tuple[Callable[
 
 def spent_flops(folder: Path) -> float:
     """FLOPs that a finished run took: its training and what had been spent before it (labels, teachers, earlier iterations)."""
-    settings, metrics = run_settings(folder), json.loads((folder / "metrics.json").read_text())
-    trained = metrics["cost.hours_seen"] * 3600 / COUNTED_SECONDS * cell_cost(settings, COUNTED_SECONDS).train_flops
+    return flops_of(run_settings(folder), json.loads((folder / "metrics.json").read_text()))
+
+
+def flops_of(settings: CellSettings, metrics: dict[str, float]) -> float:
+    """The same of a run's settings and metrics: a budget in FLOPs is what it took, else its audio in utterances of the longest length."""
+    training = settings.training
+    if settings.is_trained and training.budget.unit == "flops":
+        trained = training.budget.amount
+    else:
+        trained = metrics["cost.hours_seen"] * 3600 / training.max_seconds * metrics["cost.train_flops"]
     return trained + metrics.get("cost.setup_flops", 0.0)
 
 

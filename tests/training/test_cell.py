@@ -16,7 +16,7 @@ from sslrepro.paths import cell_dir, targets_dir, work_dir
 from sslrepro.training import cell as cells
 from sslrepro.training.cell import CellFailed, run_cell
 from sslrepro.training.loop import Interrupted
-from sslrepro.training.runs import load_run, load_upstream, spent_flops
+from sslrepro.training.runs import flops_of, load_run, load_upstream, spent_flops
 
 torch.set_num_threads(1)
 
@@ -68,8 +68,18 @@ def test_hubert_in_two_iterations(project, make_cell, make_profile):
     trained = json.loads((cell_dir("tiny", "trial", "first") / "0" / "metrics.json").read_text())
     metrics = json.loads((folder / "0" / "metrics.json").read_text())
     assert metrics["cost.setup_flops"] == layer.info["setup_flops"] > trained["cost.setup_flops"] == mfcc.info["setup_flops"]
+    longest = trained["cost.hours_seen"] * 3600 / first.training.max_seconds * trained["cost.train_flops"]
+    assert spent_flops(cell_dir("tiny", "trial", "first") / "0") == longest + mfcc.info["setup_flops"]  # as its own metrics say
     history = pd.read_csv(folder / "0" / "history.csv").query("metric == 'train.loss'")
     assert history.value.tail(5).mean() < history.value.head(5).mean()  # it learns on the labels of the layer
+
+
+def test_a_budget_in_flops_is_what_a_run_took(make_cell):
+    """Its utterances are counted at their own lengths; a cell that trains nothing took only what came before it."""
+    budget = {"budget": {"unit": "flops", "amount": 6.0e9}}
+    metrics = {"cost.hours_seen": 1.0, "cost.train_flops": 1e9, "cost.setup_flops": 5.0}
+    assert flops_of(make_cell(training=budget), metrics) == 6.0e9 + 5.0
+    assert flops_of(make_cell("none", start="trial/first", training=budget), metrics | {"cost.hours_seen": 0.0}) == 5.0
 
 
 def test_labels_keep_their_place(project, make_profile):
