@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from array import array
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from sslrepro.paths import corpus_dir, targets_dir
 
 SAMPLE_RATE = 16_000
 FRAMES_A_STEP = 2_000  # of one mini-batch step of the k-means
+AHEAD = 4  # utterances a core whose results may wait: enough to keep it busy, few enough for a corpus of any size
 Features = Callable[[np.ndarray], np.ndarray]  # waveform (samples,) -> (frames, dim)
 
 
@@ -88,11 +91,14 @@ def build_targets(profile: Profile, name: str) -> Path:
         for chunk in _chunks(in_order(lambda row: features(corpus.audio(row)), rows), at_least=max(FRAMES_A_STEP, settings.clusters)):
             kmeans.partial_fit(chunk)
             fitted += len(chunk)
-        labels = list(in_order(lambda row: kmeans.predict(features(corpus.audio(row))).astype(np.uint16), corpus.rows))
-    lengths = np.zeros(len(corpus), dtype=np.int64)
-    lengths[corpus.rows] = [len(part) for part in labels]
+        lengths, gathered = np.zeros(len(corpus), dtype=np.int64), array("H")
+        parts = in_order(lambda row: kmeans.predict(features(corpus.audio(row))).astype(np.uint16), corpus.rows)
+        for row, part in zip(corpus.rows, parts, strict=True):
+            lengths[row] = len(part)
+            gathered.frombytes(part.tobytes())
+    labels = np.frombuffer(gathered, dtype=np.uint16)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    counts = np.bincount(np.concatenate(labels), minlength=settings.clusters)
+    counts = np.bincount(labels, minlength=settings.clusters)
     share = counts[counts > 0] / counts.sum()
     info = {
         "source": settings.source,
@@ -114,7 +120,7 @@ def build_targets(profile: Profile, name: str) -> Path:
     scratch = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    np.save(scratch / "labels.npy", np.concatenate(labels))
+    np.save(scratch / "labels.npy", labels)
     np.save(scratch / "offsets.npy", offsets)
     np.save(scratch / "centroids.npy", kmeans.cluster_centers_)
     (scratch / "targets.json").write_text(json.dumps(info, indent=1, sort_keys=True))
@@ -149,9 +155,20 @@ def _one_thread_each() -> Iterator[Callable[..., Iterator]]:
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            yield pool.map
+            yield lambda work, rows: _in_order(pool, work, rows)
     finally:
         torch.set_num_threads(threads)
+
+
+def _in_order(pool: ThreadPoolExecutor, work: Callable, rows: np.ndarray) -> Iterator:
+    """Results in the order of the rows, of which at most AHEAD a core are begun before the first of them is taken."""
+    begun: deque[Future] = deque()
+    for row in rows:
+        begun.append(pool.submit(work, row))
+        if len(begun) == AHEAD * (os.cpu_count() or 1):
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
 
 
 def _chunks(parts: Iterator[np.ndarray], at_least: int) -> Iterator[np.ndarray]:
