@@ -26,7 +26,9 @@ from sslrepro.pipeline.machine import fingerprint
 from sslrepro.training.identity import commit
 
 HERE = Path(__file__).parent
-PHASES = {"even": ("forward", "step"), "uneven": ("step",)}
+PHASES = ("forward", "step")
+SETS = ("even", "uneven")
+KEY = ("peer", "model", "dtype", "set", "phase", "device")
 TITLES = ("peer", "model", "dtype", "set", "phase", "device", "ratio", "range", "ours", "peer", "of floor", "memory")
 
 
@@ -60,7 +62,7 @@ def compare(peer: str, size: str, dtype: str, kind: str, device: str, rounds: in
     wanted = {"peer": peer, "size": size, "dtype": dtype, "uneven": kind == "uneven", "device": device}
     ours, other = Side("ours", **wanted), Side(peer, **wanted, compiled=compiled)
     rows = []
-    for phase in PHASES[kind]:
+    for phase in PHASES:
         for side in (ours, other):
             side.ask(phase)  # the first is slower: memory is got, kernels are chosen
         pairs, rates = [], []
@@ -98,11 +100,17 @@ def machine_name() -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
+def merged(kept: list[dict], found: list[dict]) -> list[dict]:
+    """The rows that were found, and of the kept ones those that were not measured again."""
+    again = {tuple(row[name] for name in KEY) for row in found}
+    return [row for row in kept if tuple(row[name] for name in KEY) not in again] + found
+
+
 def show(row: dict) -> list[str]:
     """A row of the table."""
     speeds = [f"{row[name]:.1f}" for name in ("audio_seconds_a_second", "peer_audio_seconds_a_second")]
     spread = f"{row['lowest']:.2f}-{row['highest']:.2f}"
-    names = [row[name] for name in ("peer", "model", "dtype", "set", "phase", "device")]
+    names = [row[name] for name in KEY]
     return [*names, f"{row['ratio']:.2f}", spread, *speeds, f"{row['floor_share']:.0%}", f"{row['memory_ratio']:.2f}"]
 
 
@@ -111,9 +119,10 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["small", "base"], choices=list(inputs.SIZES))
     parser.add_argument("--peers", nargs="+", default=["transformers", "torchaudio"], choices=["transformers", "torchaudio"])
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
-    parser.add_argument("--sets", nargs="+", default=list(PHASES), choices=list(PHASES))
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--rounds", type=int, default=0, help="of each comparison; 0: 7 of the small model's even batch, else 3")
     parser.add_argument("--out", type=Path, default=HERE / "results" / f"{machine_name()}.json")
+    parser.add_argument("--missing", action="store_true", help="only what the kept rows lack; they stay as they are")
     options = parser.parse_args()
     what = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "threads": torch.get_num_threads()}
     devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
@@ -121,13 +130,17 @@ def main() -> None:
     layout = "{:<22} {:<5} {:<4} {:<6} {:<7} {:<4} {:>6} {:>12} {:>7} {:>7} {:>8} {:>6}"
     print(layout.format(*TITLES))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else []
     for device in devices:
         for peer, size, dtype, kind in grid:
             for compiled in (False, True) if device == "cuda" and peer == "transformers" else (False,):
+                named = peer + (" compiled" if compiled else "")
+                there = {row["phase"] for row in rows if [row[n] for n in KEY if n != "phase"] == [named, size, dtype, kind, device]}
+                if options.missing and there >= set(PHASES):
+                    continue
                 rounds = options.rounds or (3 if device == "cpu" and (size == "base" or kind == "uneven") else 7)
                 found = compare(peer, size, dtype, kind, device, rounds, compiled)
-                rows += [row | what | {"load": os.getloadavg()[0]} for row in found]
+                rows = merged(rows, [row | what | {"load": os.getloadavg()[0]} for row in found])
                 for row in found:
                     print(layout.format(*show(row)), flush=True)
                 options.out.write_text(

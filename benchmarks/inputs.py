@@ -86,7 +86,8 @@ def pieces_as(library: str, seconds: list[float]) -> list[np.ndarray]:
     """
     lengths = np.array(seconds)
     if library == "ours":
-        plan = UpdatePlan(lengths, BATCH_SECONDS, BATCH_SECONDS, seed=0)
+        each = lengths.sum() / round(lengths.sum() / BATCH_SECONDS)  # so that the window is the whole set: nothing is left for the next
+        plan = UpdatePlan(lengths, each, each, seed=0)
         return [piece for update in range(plan.window_updates) for piece in plan.update(update)]
     if library == "transformers":
         each = max(1, round(BATCH_SECONDS / lengths.mean()))
