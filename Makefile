@@ -37,10 +37,10 @@ install:
 
 repro: setup ## the pipeline on PROFILE (quick), JOBS=N cells side by side; FORCE=1 overwrites a params.yaml edited by hand
 	@python -m sslrepro.pipeline.profile write $(PROFILE) $(if $(FORCE),--force)
-	@if test "$(JOBS)" = 1; then dvc repro; else python -m sslrepro.pipeline.jobs $(PROFILE) $(JOBS); fi
+	@python -m sslrepro.pipeline.jobs $(PROFILE) $(JOBS)
 	@python -m sslrepro.pipeline.profile where
 
-test: setup ## all tests: unit, parity, pipeline, and every notebook
+test: setup ## the tests (those of minutes are in test-slow and test-interop): unit, parity, pipeline, and every notebook
 	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 600 tests notebooks
 
 test-slow: setup ## every cell of the profile paper at its real size, one update each: minutes

@@ -145,3 +145,14 @@ def test_every_stage_before_the_scoreboard_is_a_job_that_waits_for_what_it_reads
     assert "targets@mfcc" in jobs["budget@hubert-slim"].needs and "targets@mfcc" not in jobs["batch_size@b8"].needs
     assert jobs["study@batch_size"].needs == ("batch_size@b8", "batch_size@b16")
     assert jobs["batch_size@b16"].seconds > 0
+
+
+def test_one_at_a_time_a_failure_stops_only_what_reads_it(log):
+    done = run([Job("bad"), Job("after", ("bad",)), Job("other")], 1, fake(log, 0.0))
+    assert done == Done(["other"], ["bad"], ["after"])
+
+
+@pytest.mark.parametrize("profile, slots", [("laptop", 2), ("gpu", 1), ("paper", 1)])
+def test_make_repro_keeps_failures_apart_with_one_job_too(profile, slots):
+    told = subprocess.run(["make", "-n", "-o", "setup", "repro", f"PROFILE={profile}"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert f"python -m sslrepro.pipeline.jobs {profile} {slots}\n" in told.stdout and "dvc repro" not in told.stdout
