@@ -1,6 +1,6 @@
 """Cells on a real SLURM: its controller, one node and munge on this machine alone, started here. `make test-interop` runs it.
 
-Debian's packages: slurmctld, slurmd, slurm-client, munge. Without them, or not as root, it is skipped.
+Debian's packages: slurmctld, slurmd, slurm-client, munge. Without them, or not as root, it fails and says what is missing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.environ["PATH"] + ":/usr/sbin")
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
-        pytest.skip(f"needs root and {', '.join(missing) or 'nothing else'}: apt install slurmctld slurmd slurm-client munge")
+        pytest.fail(f"needs root and {', '.join(missing) or 'nothing else'}: apt install slurmctld slurmd slurm-client munge")
     place, host = tmp_path / "slurm", socket.gethostname().split(".")[0]
     for name in ("state", "spool"):
         (place / name).mkdir(parents=True)
