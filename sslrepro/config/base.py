@@ -30,9 +30,10 @@ def ascending(values: list[float]) -> list[float]:
 
 
 class Settings(BaseModel):
-    """Strict: no unknown keys, and a string is never taken for a number (PyYAML reads `1e-4` as one; write `1.0e-4`)."""
+    """Strict: no unknown keys, and a string is never taken for a number (PyYAML reads `1e-4` as one; write `1.0e-4`), and
+    numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def read_yaml(path: Path) -> Any:
@@ -41,6 +42,8 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
 

@@ -10,6 +10,8 @@ from sslrepro.config.base import Positive, PositiveFloat, Settings, Share
 from sslrepro.config.objective import MaskSettings
 from sslrepro.config.training import ScheduleSettings
 
+TaskName = Literal["phone", "phone_ctc", "phone_lstm", "asr", "keyword", "intent", "keyword_mean", "intent_mean", "speaker", "verification"]
+
 
 class LabelShare(Settings):
     """One fine-tuning: how much labelled speech, and how long."""
@@ -108,13 +110,13 @@ class FineTuneSettings(Settings):
 class DownstreamSettings(Settings):
     """Which tasks score the encoder, frozen (learned weighted sum of its layers), and its fine-tunings."""
 
-    tasks: list[str] = []
+    tasks: list[TaskName] = []  # downstream.registry.TASKS
     updates: Positive = 300
     batch: Positive = 16  # utterances
     # 0.03 was best of 0.003, 0.01 and 0.03 for phone, phone_ctc, keyword and intent, and 0.003 for verification, on the validation split
     # (benchmarks/results/choices.json)
     learning_rate: PositiveFloat = 3.0e-2
-    learning_rates: dict[str, PositiveFloat] = {"verification": 3.0e-3}  # of tasks where theirs is another
+    learning_rates: dict[TaskName, PositiveFloat] = {"verification": 3.0e-3}  # of tasks where theirs is another
     train_hours: PositiveFloat = 0.5
     # every hidden state to zero mean and unit variance over the training labels; SUPERB: not
     standardise: bool = True

@@ -152,6 +152,12 @@ class CompressionSettings(Settings):
         return self.choices if self.sampled else [self.factors]
 
 
+MixerName = Literal[
+    "attention", "unfused", "summary_mixing", "summary_mixing_lite", "summary_mixing_fast", "summary_mixing_decay", "fnet", "sumformer",
+    "hyena",
+]  # fmt: skip
+
+
 class EncoderSettings(Settings):
     """The context encoder: layout x mixer x norm."""
 
@@ -162,7 +168,7 @@ class EncoderSettings(Settings):
     head_dim: Positive | None = None  # of attention; null: width / heads
     layout: Literal["transformer", "conformer", "branchformer"] = "transformer"
     norm: Literal["post", "pre"] = "post"
-    mixer: str = "attention"  # a name in models.mixers.MIXERS
+    mixer: MixerName = "attention"  # models.mixers.MIXERS
     activation: Literal["gelu", "gelu_tanh", "swish"] = "gelu"
     conv_kernel: Positive = 31  # the convolution module of Conformer and Branchformer
     position: PositionSettings = PositionSettings()

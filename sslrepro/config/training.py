@@ -43,7 +43,7 @@ class TrainingSettings(Settings):
     learning_rate: PositiveFloat = 5.0e-4
     rate_scaling: RateScaling | None = None  # null: learning_rate is the peak as it stands
     schedule: ScheduleSettings = ScheduleSettings()
-    betas: list[float] = [0.9, 0.98]
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.98]
     eps: PositiveFloat = 1.0e-6
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: PositiveFloat | None = None

@@ -206,6 +206,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
         return 2
     except Exception as error:  # papermill's, with the cell's traceback in its text
+        if getattr(error, "ename", None) == UserError.__name__:  # a message for people, which needs no traceback
+            print(error.evalue, *error.__notes__, sep="\n", file=sys.stderr)
+            return 2
         print(error, *getattr(error, "__notes__", []), sep="\n", file=sys.stderr)
         return 1
     return 0

@@ -112,6 +112,12 @@ def test_a_run_that_went_wrong_fails_and_what_was_there_before_stays(project, ca
     assert (project / ".work" / "failed" / "out.ipynb").exists(), "the failed notebook is kept to be looked at"
 
 
+def test_a_mistake_of_the_user_in_a_cell_is_its_message_alone(project, capsys):
+    path = write(project / "a.ipynb", "from sslrepro.errors import UserError\nraise UserError('no cell b: it has a')")
+    assert notebook.main([str(path), "--out", "out.ipynb"]) == 2
+    assert capsys.readouterr().err.splitlines() == ["no cell b: it has a", "the notebook as far as it ran: .work/failed/out.ipynb"]
+
+
 def test_results_are_checked(project):
     folder = project / "r"
     folder.mkdir()

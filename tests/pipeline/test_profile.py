@@ -1,5 +1,7 @@
 """Profiles to params.yaml and back."""
 
+from typing import get_args
+
 import pytest
 import yaml
 
@@ -63,6 +65,39 @@ def test_cell_is_file_base_then_study_base_then_itself(shelf):
     assert [cells[c].training.batch_seconds for c in ("b16", "b32")] == [16.0, 32.0]
     assert {cells[c].training.learning_rate for c in cells} == {1.0e-4}
     assert cells["b16"].model.front_end.mels == 40
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("downstream: {tasks: [fone]}", r"cells\.b\.downstream\.tasks\.0: .*'phone'.* got 'fone'"),
+        ("downstream: {learning_rates: {fone: 1.0e-3}}", r"cells\.b\.downstream\.learning_rates\.fone.*: .*'phone'"),
+        ("model: {encoder: {mixer: atention}}", r"cells\.b\.model\.encoder\.mixer: .*'attention'.* got 'atention'"),
+        ("training: {betas: [0.9]}", r"cells\.b\.training\.betas: .*at least 2 items"),
+        ("training: {betas: [0.9, 1.0]}", r"cells\.b\.training\.betas\.1: .*less than 1"),
+        ("data: {hours: .inf}", r"cells\.b\.data\.hours: .*finite"),
+    ],
+)
+def test_what_would_fail_late_is_one_line_that_names_the_key(shelf, cell, said):
+    shelf(f"studies: {{batch_size: {{cells: {{b: {{{cell}}}}}}}}}")
+    with pytest.raises(UserError, match=said) as error:
+        profiles.expand("mine")
+    assert len(str(error.value).splitlines()) == 2, "the file, then the key"
+
+
+def test_a_file_that_is_not_utf_8_is_named(shelf, tmp_path):
+    (tmp_path / "params.yaml").write_bytes("profile: mine  # Größe".encode("latin-1"))
+    with pytest.raises(UserError, match=r"params\.yaml: not UTF-8 at byte"):
+        profiles.load("mine")
+
+
+def test_names_in_settings_are_those_of_the_tables():
+    from sslrepro.config.downstream import TaskName
+    from sslrepro.config.model import MixerName
+    from sslrepro.downstream.registry import TASKS
+    from sslrepro.models.mixers import MIXERS
+
+    assert set(get_args(TaskName)) == set(TASKS) and set(get_args(MixerName)) == set(MIXERS)
 
 
 def test_inputs_are_what_the_stage_reads(shelf):
