@@ -24,6 +24,7 @@ from sslrepro.config import CellSettings, Profile, TargetSettings
 from sslrepro.data.corpus import Corpus
 from sslrepro.draws import key64, numpy_generator
 from sslrepro.errors import UserError
+from sslrepro.files import remove, writing
 from sslrepro.paths import corpus_dir, targets_dir
 
 SAMPLE_RATE = 16_000
@@ -119,13 +120,14 @@ def build_targets(profile: Profile, name: str) -> Path:
     folder = targets_dir(profile.profile, name)
     scratch = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    np.save(scratch / "labels.npy", labels)
-    np.save(scratch / "offsets.npy", offsets)
-    np.save(scratch / "centroids.npy", kmeans.cluster_centers_)
-    (scratch / "targets.json").write_text(json.dumps(info, indent=1, sort_keys=True))
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch.rename(folder)
+    with writing(folder, "the labels"):
+        scratch.mkdir(parents=True)
+        np.save(scratch / "labels.npy", labels)
+        np.save(scratch / "offsets.npy", offsets)
+        np.save(scratch / "centroids.npy", kmeans.cluster_centers_)
+        (scratch / "targets.json").write_text(json.dumps(info, indent=1, sort_keys=True))
+        remove(folder)
+        scratch.rename(folder)
     return folder
 
 

@@ -6,14 +6,13 @@ Work goes on in `.work/`, outside DVC's outputs; what is finished moves to `runs
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from sslrepro import objectives
 from sslrepro.budget.count import cell_cost
@@ -21,9 +20,9 @@ from sslrepro.config import CellSettings, Profile, settings_hash
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.targets import Targets
 from sslrepro.downstream import Scores, score
-from sslrepro.downstream.registry import find_task
 from sslrepro.draws import key64
 from sslrepro.errors import UserError
+from sslrepro.files import copy_whole, remove, save_weights, writing
 from sslrepro.models.upstream import Upstream
 from sslrepro.paths import cell_dir, corpus_dir, targets_dir, work_dir
 from sslrepro.pipeline.machine import fingerprint
@@ -77,8 +76,6 @@ def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], 
 
 def _check(profile: Profile, settings: CellSettings, corpus: Corpus) -> None:
     """What would only be found after the training is found before it."""
-    for task in settings.downstream.tasks:
-        find_task(task)
     if settings.is_trained and corpus.split("valid").empty:
         raise UserError(
             f"{corpus.folder}: the corpus has no validation utterances; give it a dev-* folder, or more files or speakers to hold out"
@@ -131,9 +128,16 @@ def _claim(folder: Path, identity: dict[str, str], label: str) -> None:
         return
     if stamp.exists():
         print(f"{label} · settings, code or corpus changed since this run began: starting again", flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    stamp.write_text(json.dumps(identity))
+    remove(folder)
+    with writing(folder, "the work"):
+        folder.mkdir(parents=True)
+        _stamp(folder, identity)
+
+
+def _stamp(folder: Path, identity: dict[str, str]) -> None:
+    scratch = folder / "identity.json.tmp"
+    scratch.write_text(json.dumps(identity))
+    scratch.rename(folder / "identity.json")
 
 
 def _take_over(finished: Path, folder: Path, identity: dict[str, str]) -> None:
@@ -142,7 +146,8 @@ def _take_over(finished: Path, folder: Path, identity: dict[str, str]) -> None:
         return
     described, status = (json.loads((finished / name).read_text(encoding="utf-8")) for name in ("settings.json", "metrics.json"))
     if described["hashes"] == identity and status["status"] == "completed":
-        shutil.copytree(finished, folder, dirs_exist_ok=True)
+        copy_whole({finished: Path()}, folder)
+        _stamp(folder, identity)
 
 
 def _run_seed(
@@ -169,7 +174,7 @@ def _run_seed(
         wait_for(folder / "metrics.json")
         return
     if not settings.measures_alone:
-        save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, folder / "model.safetensors")
+        save_weights(module.state_dict(), folder / "model.safetensors")
     metrics = _pretrain_metrics(state) | _cost_metrics(profile, settings, seed, state)
     scores = Scores.empty()
     if state.status == "completed" and getattr(module, "subnets", None):
@@ -195,15 +200,16 @@ def _run_seed(
             metrics |= measured(module, settings, seed) | inference_macs(settings)
     else:
         (folder / "evidence.json").write_text(json.dumps({"status": state.status, **state.evidence}, indent=1, default=str))
-    scores.write(folder)
-    pd.DataFrame(state.history, columns=["update", "hours_seen", "metric", "value"]).to_csv(folder / "history.csv", index=False)
     described = {
         "cell": settings.model_dump(mode="json"), "seed": seed, "hashes": identity, "commit": commit(), "machine": machine(),
         "unavailable": scores.unavailable, "notes": scores.notes, "chance": {} if settings.objective.name == "none" else module.chance(),
     }  # fmt: skip
-    (folder / "settings.json").write_text(json.dumps(described, indent=1, sort_keys=True))
-    metrics |= scores.metrics
-    _write_metrics(folder, metrics, state.status)
+    history = pd.DataFrame(state.history, columns=["update", "hours_seen", "metric", "value"])
+    with writing(folder, "the scores"):
+        scores.write(folder)
+        history.to_csv(folder / "history.csv", index=False)
+        (folder / "settings.json").write_text(json.dumps(described, indent=1, sort_keys=True))
+        _write_metrics(folder, metrics | scores.metrics, state.status)
     progress.say(f"{state.status} in {time.monotonic() - began:.0f} s")
 
 
@@ -274,10 +280,6 @@ def _write_metrics(folder: Path, metrics: dict[str, float], status: str) -> None
 
 def _move_whole(work: Path, final: Path, seeds: list[int]) -> None:
     """From work to `runs/` in one rename, without checkpoints and scratch."""
-    scratch = final.with_name(final.name + ".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    for seed in seeds:
-        shutil.copytree(work / str(seed), scratch / str(seed), ignore=shutil.ignore_patterns("checkpoints", "identity.json", "*.tmp"))
-    shutil.rmtree(final, ignore_errors=True)
-    scratch.rename(final)
-    shutil.rmtree(work, ignore_errors=True)
+    parts = {work / str(seed): Path(str(seed)) for seed in seeds}
+    copy_whole(parts, final, without=("checkpoints", "identity.json", "*.tmp"))
+    remove(work)

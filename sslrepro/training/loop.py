@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sslrepro.config import CellSettings
@@ -22,6 +21,7 @@ from sslrepro.data.corpus import Corpus
 from sslrepro.data.loading import Shapes, TrainingData, evaluation_batches
 from sslrepro.data.targets import Targets
 from sslrepro.draws import numpy_generator
+from sslrepro.files import save_weights
 from sslrepro.objectives.base import Objective, Totals, numbers
 from sslrepro.training import checkpoint
 from sslrepro.training.gradients import Step, gradient_dispersion, update_gradients
@@ -165,7 +165,7 @@ def train(
             state.snapshots |= {f"{mark:g}": metrics for mark in marks}
             state.valid = {str(row): list(values) for row, values in rows.items()}
             for mark in marks if fabric.is_global_zero else []:
-                save_file(objective.state_dict(), folder / snapshot_name(mark))
+                save_weights(objective.state_dict(), folder / snapshot_name(mark))
         if problem:
             state.status, state.evidence = problem
         elif done:
