@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,11 +22,13 @@ COLOURS = {"train": "C0", "valid": "C1"}
 def draw_curves(folder: Path) -> Figure:
     """Training and validation curves of all seeds of `runs/<profile>/<study>/<cell>` over the hours of audio seen, one line a seed.
 
-    The metrics of a model that knows nothing are dashed lines. Curves that are not in the history are left out.
+    The metrics of a model that knows nothing are dashed lines; an objective whose loss no constant decides without the data (the spectra of
+    `reconstruction`) has none. Curves that are not in the history are left out.
     """
     use_style()
     history, chance = _history(sorted(folder.glob("*/history.csv"))), chance_of(folder)
-    shown = [curve for curve in CURVES if any(f"{split}.{curve}" in set(history["metric"]) for split in COLOURS)]
+    there = {metric.partition(".")[2] for metric in history["metric"] if metric.partition(".")[0] in COLOURS}
+    shown = [name for curve in CURVES for name in sorted(there) if re.fullmatch(rf"{curve}(_\d+)?", name)]  # a panel a codebook
     figure, axes = plt.subplots(1, max(len(shown), 1), figsize=(4.4 * max(len(shown), 1), 3.2), squeeze=False, layout="constrained")
     for axis, curve in zip(axes[0], shown, strict=False):
         for split, colour in COLOURS.items():

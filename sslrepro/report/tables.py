@@ -26,10 +26,13 @@ def write(profile: str) -> None:
         for name, value in json.loads((folder / "metrics.json").read_text(encoding="utf-8")).items():
             if isinstance(value, (int, float)):
                 metrics[study][cell][name].append(value)
+        known = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["chance"]
+        chance = [known["loss"]] if "loss" in known else []  # not known without the data where spectra are predicted
         with (folder / "history.csv").open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):
                 point = curves[study, cell][int(row["update"])]
                 point["hours_seen"].append(float(row["hours_seen"]))
+                point["chance_loss"] += chance
                 if row["metric"] in ("train.loss", "valid.loss"):
                     point[row["metric"].replace(".", "_")].append(float(row["value"]))
     here = root() / "artifacts" / profile
@@ -42,8 +45,8 @@ def write(profile: str) -> None:
         path = here / "curves" / study / f"{cell}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8", newline="") as lines:
-            columns = ["update", "hours_seen", "train_loss", "valid_loss"]
+            columns = ["update", "hours_seen", "train_loss", "valid_loss", "chance_loss"]
             writer = csv.DictWriter(lines, columns, restval="", lineterminator="\n")
             writer.writeheader()
             for update, point in sorted(points.items()):
-                writer.writerow({"update": update} | {name: mean(values) for name, values in point.items()})
+                writer.writerow({"update": update} | {name: mean(values) for name, values in point.items() if values})

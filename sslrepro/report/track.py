@@ -100,7 +100,7 @@ def _run(profile: str, name: str, kind: str, group: str, config: dict[str, Any])
 def _cell(profile: str, study: str, path: Path, name: str) -> None:
     described = json.loads((path / "settings.json").read_text(encoding="utf-8"))
     metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-    config = {key: described[key] for key in ("cell", "seed", "hashes", "commit", "machine") if key in described}
+    config = {key: described[key] for key in ("cell", "seed", "hashes", "commit", "machine", "chance") if key in described}
     with _run(profile, name, "cell", f"{profile}/{study}", config) as run:
         for update, values in _history(path / "history.csv"):
             run.log(values, step=update)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sslrepro.report import html, tables
+from sslrepro.report import curves, html, tables
 
 
 def executed(path: Path, text: str) -> None:
@@ -39,6 +39,7 @@ def finished(tmp_path, monkeypatch) -> Path:
         (folder / "metrics.json").write_text(json.dumps({"loss": value, "status": "completed"}))
         lines = f"update,hours_seen,metric,value\n1,0.5,train.loss,{value}\n1,0.5,train.other,9\n2,1.0,valid.loss,{value}\n"
         (folder / "history.csv").write_text(lines)
+        (folder / "settings.json").write_text(json.dumps({"chance": {"loss": 4.5}}))
     return tmp_path
 
 
@@ -88,4 +89,14 @@ def test_tables_are_means_over_seeds(finished):
     with (finished / "artifacts/tiny/curves/batch_size/b16.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert [row["update"] for row in rows] == ["1", "2"] and rows[0]["train_loss"] == "3.0" and rows[0]["valid_loss"] == ""
-    assert rows[1]["valid_loss"] == "3.0" and rows[1]["hours_seen"] == "1.0"
+    assert rows[1]["valid_loss"] == "3.0" and rows[1]["hours_seen"] == "1.0" and rows[1]["chance_loss"] == "4.5"
+
+
+def test_curves_are_the_loss_and_a_panel_a_codebook(finished):
+    folder = finished / "runs/tiny/batch_size/b16"
+    with (folder / "0/history.csv").open("a") as lines:
+        lines.write("2,1.0,valid.code_perplexity_1,7\n2,1.0,valid.code_perplexity_2,8\n2,1.0,valid.soft_perplexity_1,9\n")
+    panels = {axis.get_ylabel(): axis for axis in curves.draw_curves(folder).axes}
+    assert list(panels) == ["loss", "code perplexity 1", "code perplexity 2"]
+    assert [list(line.get_ydata()) for line in panels["code perplexity 2"].lines] == [[8]]
+    assert any(line.get_label() == "chance" for line in panels["loss"].lines)

@@ -70,7 +70,8 @@ def finished(tmp_path) -> Path:
 
     run = tmp_path / "runs" / "tiny" / "batch_size" / "b16" / "0"
     run.mkdir(parents=True)
-    (run / "settings.json").write_text(json.dumps({"cell": {"seeds": [0]}, "seed": 0, "hashes": {"settings": "abc"}, "commit": "123"}))
+    described = {"cell": {"seeds": [0]}, "seed": 0, "hashes": {"settings": "abc"}, "commit": "123", "chance": {"loss": 2.4}}
+    (run / "settings.json").write_text(json.dumps(described))
     (run / "metrics.json").write_text(json.dumps({"phone.accuracy": 0.5, "status": "completed"}))
     (run / "history.csv").write_text("update,hours_seen,metric,value\n1,0.1,train.loss,2.5\n2,0.2,train.loss,2.0\n2,0.2,valid.loss,2.1\n")
     study = tmp_path / "results" / "tiny" / "batch_size"
@@ -107,6 +108,7 @@ def test_the_offline_files_hold_config_curves_figures_and_verdicts(finished):
     assert (
         cell["config"]["cell"] == {"seeds": [0]} and cell["config"]["hashes"] == {"settings": "abc"} and cell["config"]["commit"] == "123"
     )
+    assert cell["config"]["chance"] == {"loss": 2.4}
     assert [row.get("train.loss") for row in cell["rows"]] == [2.5, 2.0] and cell["rows"][1]["valid.loss"] == 2.1
     assert cell["summary"]["phone.accuracy"] == 0.5
     media = {key: value for row in study["rows"] for key, value in row.items()}
