@@ -143,6 +143,17 @@ def test_editing_a_figure_reruns_no_cell(clean):
     assert clean.changed() == STUDIES | {"scoreboard", "report"}
 
 
+@pytest.mark.parametrize("name", ["profiles/paper.yaml", "sslrepro/pipeline/scores.py"])
+def test_editing_what_counted_verdicts_read_judges_again_and_reruns_no_cell(clean, name):
+    clean.edit(name, new="\n# another count\n")
+    assert clean.changed() == STUDIES | {"scoreboard"}
+
+
+def test_editing_a_cost_labels_again(clean):
+    clean.edit("sslrepro/budget/setup.py", new="\n# another cost\n")
+    assert clean.changed() >= CELLS | STUDIES | {"targets@mfcc", "scoreboard"}
+
+
 @pytest.mark.parametrize("name", ["models/encoder.py", "training/loop.py", "downstream/probe.py", "draws.py"])
 def test_editing_code_that_a_cell_uses_reruns_it(clean, name):
     clean.edit(f"sslrepro/{name}", new="\n# another model\n")
