@@ -44,11 +44,14 @@ RUNS: dict[str, list[tuple[str, tuple[float, ...], float]]] = {
         ("hubert-size30", (1.2e-2,), 1.0),
         ("hubert-slim", (6.9e-3,), 1.0),
         ("hubert-size473", (4.2e-3,), 1.0),
-        ("wav2vec2-size1582", (3.5e-3, 7.0e-3), 1.0),
+        ("wav2vec2-size1582", (3.5e-3, 7.0e-3, 1.4e-2), 1.0),
         ("wav2vec2-slim", (6.9e-3, 1.4e-2), 1.0),
         ("wav2vec2-size473", (4.2e-3,), 1.0),
         ("wav2vec2-size50", (8.5e-3, 1.7e-2), 1.0),
         ("wav2vec2-size30", (1.2e-2, 2.4e-2), 1.0),
+        # TERA at both ends of the rule
+        ("tera-size50", (4.2e-3, 8.5e-3, 1.7e-2), 1.0),
+        ("tera-size1582", (1.75e-3, 3.5e-3, 7.0e-3), 1.0),
     ],
     "stochastic": [("stochastic", (3.5e-3, 7.0e-3, 2.0e-3), 0.5), ("fixed-s1", (3.5e-3,), 0.5)],
     "summarymixing": [
