@@ -15,6 +15,7 @@ from sslrepro.budget.figures import OBJECTIVES
 from sslrepro.budget.published import size_sweep
 from sslrepro.claims.ledger import template
 from sslrepro.config import CellSettings, Profile
+from sslrepro.data.corpus import Corpus
 from sslrepro.report.paired import paired, told
 from sslrepro.report.panels import done, nothing
 
@@ -135,16 +136,16 @@ def arms(folder: Path) -> pd.DataFrame:
 
 
 def draw_shares(folder: Path) -> Figure:
-    """Validation loss against size where the front end keeps the paper's share of the cost, and where it is free."""
+    """Validation loss against size where the front end keeps the paper's share of the cost, and where it is log-mels alone."""
     ours = results(folder, SWEEP).query("budget == 'full'")
     figure, axis = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
     table = ours[ours.objective.isin(ours[ours.family == "free"].objective)] if "loss" in ours else ours[:0]
     if table.empty:
-        return nothing(figure, axis, "this profile runs no family with a free front end")
+        return nothing(figure, axis, "this profile runs no family on log-mels")
     best = table.groupby(["objective", "family"]).loss.transform(lambda values: values.groupby(table.size_pct).mean().min())
     table = table.assign(relative=table.loss / best)
     table = table.assign(
-        objective=table.objective.replace(NAMES), family=table.family.map({"free": "free", "paper's share": "the paper's share"})
+        objective=table.objective.replace(NAMES), family=table.family.map({"free": "log-mels", "paper's share": "the paper's share"})
     )
     table = table.rename(columns={"family": "front end"})
     sns.lineplot(table, x="size_pct", y="relative", hue="objective", style="front end", markers=True, errorbar=("sd", 1), ax=axis)
@@ -155,17 +156,20 @@ def draw_shares(folder: Path) -> Figure:
 
 
 def best_by_share(folder: Path) -> pd.DataFrame:
-    """Of the sizes run with either front end, the best in validation loss, and how much worse the smallest and the largest are."""
+    """Of the sizes run with either front end, the best in mean validation loss, the best of each seed that ran them all, and how far the
+    smallest and the largest lie above the mean's best, paired by seed, with Student's 95 % intervals."""
     ours = results(folder, SWEEP).query("budget == 'full'")
     ours = ours[ours.objective.isin(ours[ours.family == "free"].objective)] if "loss" in ours else ours[:0]
     rows = []
-    for (objective, family), part in ours.groupby(["objective", "family"]):
-        loss = part.groupby("size_pct").loss.mean()
-        above = loss / loss.min() - 1
-        rows.append((NAMES[objective], family, f"{loss.idxmin():g} %", f"{above.iloc[0]:.1%}", f"{above.iloc[-1]:.1%}"))
-    return pd.DataFrame(rows, columns=["objective", "front end", "best size, of Slim", "smallest above it", "largest above it"]).set_index(
-        "objective"
-    )
+    for (objective, family), part in ours[ours.family.isin(["free", "paper's share"])].groupby(["objective", "family"]):
+        wide = part.pivot_table(index="seed", columns="size_pct", values="loss")
+        best = wide.mean().idxmin()
+        each = ", ".join(f"{size:g} %" for size in sorted(set(wide.dropna().idxmin(axis=1))))
+        ends = [paired(wide[size], wide[best]) for size in (wide.columns[0], wide.columns[-1])]
+        above = [told(tuple(value / wide[best].mean() for value in end), "+.1%") for end in ends]
+        rows.append((NAMES[objective], family, f"{best:g} %", each, *above))
+    columns = ["objective", "front end", "best size, of Slim", "best of the seeds", "smallest above it", "largest above it"]
+    return pd.DataFrame(rows, columns=columns).set_index("objective")
 
 
 def draw_shapes(folder: Path, profile: Profile) -> Figure:
@@ -216,9 +220,10 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
             if whole > trained:
                 axis.plot([trained, whole], [mean, mean], ":", color=f"C{place}")
                 axis.plot(whole, mean, "o", markerfacecolor="white", color=f"C{place}", **EDGE)
-        for cell, floor in results(folder, {"floor-{floor}": {}}).groupby("cell"):
-            name = f"{cell.removeprefix('floor-')} weights"
-            axis.axhline(floor[metric].mean(), color="0.4", linestyle="--", linewidth=1, label=name)
+        for cell, floor in results(folder, {"floor-{floor}": {}, "floor-{floor}-{size}": {}}).groupby("cell"):
+            kind, _, size = cell.removeprefix("floor-").partition("-")
+            style = {"linestyle": ":" if size else "--", "label": f"{kind} weights" + (f", {size}" if size else "")}
+            axis.axhline(floor[metric].mean(), color="0.4", linewidth=1, **style)
         axis.set(xlabel="training FLOPs; hollow: labels too", ylabel=called[metric])
         axis.xaxis.set_major_formatter("{x:.2g}")
         if present.empty:
@@ -227,19 +232,38 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
     return done(figure)
 
 
-def costs(profile: Profile, cells: list[str]) -> pd.DataFrame:
-    """Where each cell's training goes: parameters, MACs of a second, the front end's share of them, and the budget."""
+def costs(profile: Profile, cells: list[str], seconds: float) -> pd.DataFrame:
+    """Where each cell's training goes: parameters, MACs of a second, the front end's share of them, and the budget; counted on inputs of
+    so many seconds, because attention's share grows with them."""
     from sslrepro.budget.count import cell_cost
 
     rows = {}
     for name in cells:
         cell: CellSettings = profile.studies["budget"].cells[name]
-        seconds = cell.training.max_seconds
         cost = cell_cost(cell, seconds)
         share = cost.components["feature_extractor"].macs / cost.macs
         budget = f"{cell.training.budget.amount:g} {cell.training.budget.unit}"
         rows[name] = [cost.params, cost.macs / seconds / 1e6, share, cell.training.learning_rate, budget]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["parameters", "MMAC a second", "front end", "peak rate", "budget"])
+
+
+def mean_seconds(profile: Profile, corpus: Corpus) -> float:
+    """Mean length in seconds of the training split as the study's first cell trains on it: without the too short, the long ones cropped."""
+    training = next(iter(profile.studies["budget"].cells.values())).training
+    durations = corpus.durations[corpus.split("train").index]
+    return float(np.minimum(durations[durations >= training.min_seconds], training.max_seconds).mean())
+
+
+def updates(folder: Path, profile: Profile) -> pd.DataFrame:
+    """What each size gets for its budget, means over seeds: updates, those of the warm-up, and hours seen."""
+    ours = results(folder, SWEEP)
+    if not {"cost.updates", "cost.hours_seen"} <= set(ours):
+        return pd.DataFrame()
+    mean = ours.groupby(["objective", "budget", "family", "size_pct", "cell"])[["cost.updates", "cost.hours_seen"]].mean().reset_index()
+    warmup = [profile.studies["budget"].cells[cell].training.schedule.warmup for cell in mean.cell]
+    mean["warm-up"] = [amount if amount > 1 else amount * run for amount, run in zip(warmup, mean["cost.updates"], strict=True)]
+    mean = mean.rename(columns={"cost.updates": "updates", "cost.hours_seen": "hours seen"})
+    return mean.set_index("cell")[["updates", "warm-up", "hours seen"]]
 
 
 def _sizes(axis: Axes) -> None:
