@@ -156,7 +156,9 @@ class Saturates(TestBase):
         gains = 1 - y[:, 1:] / y[:, :-1]
         before = gains[:, :-1].mean(axis=1)
         if before[0] <= 0:
-            raise Undecidable(f"{self.of} has no gain before the last step: that decides nothing")
+            raise Undecidable(
+                f"{self.of} has a gain of {before[0]:+.2g} before the last step: that decides nothing, only another (longer) training would"
+            )
         ratio = np.where(before > 0, gains[:, -1] / np.where(before > 0, before, 1), np.nan)
         return [at_most(f"gain of the last step over the mean gain before, {self.of}", ratio, self.share, strict=True)]
 

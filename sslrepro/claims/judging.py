@@ -118,7 +118,8 @@ class _Judge:
         outcome = verdict(low, high)
         if row.seeds < self.claim.min_seeds:
             what = ("repeat" if self.claim.evidence == "measured" else "seed") + ("" if row.seeds == 1 else "s")
-            reasons.append(f"{row.seeds} {what}, deciding needs at least {self.claim.min_seeds}")
+            only = f" at {self.profile}, the only profile that can judge it" if self.claim.profiles == [self.profile] else ""
+            reasons.append(f"{row.seeds} {what}, deciding needs at least {self.claim.min_seeds}{only}")
             outcome = INCONCLUSIVE
         elif outcome == REPLICATED and unjudged:
             outcome = INCONCLUSIVE

@@ -172,7 +172,7 @@ class Variance(TestBase):
 
 
 class AboveLine(TestBase):
-    """Each point of `of` lies at least `factor` times above the log-log line through the `nearest` points of `line`."""
+    """The lowest point of `of` on the axis lies at least `factor` times above the log-log line through the `nearest` points of `line`."""
 
     kind: Literal["above_line"]
     series = ("of", "line")
@@ -184,6 +184,7 @@ class AboveLine(TestBase):
 
     def judge(self, frame: Frame) -> list[Part]:
         of = frame[self.of]
+        of = of.take(np.argsort(of.coordinate(self.along).astype(float), kind="stable")[:1])
         x, y = frame[self.line].along(self.along)
         if len(x) < self.nearest:
             raise Undecidable(f"{self.line} has {len(x)} point(s), its line needs {self.nearest}")

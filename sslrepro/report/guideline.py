@@ -26,10 +26,14 @@ MARKERS = dict(zip(OBJECTIVES, "osD", strict=True))
 
 
 def vertices(folder: Path, profile: Profile) -> pd.DataFrame:
-    """The bottom of every U with at least four sizes: whose, objective, budget, metric, flops, size in parameters, low, high, inside."""
+    """The bottom of every U with at least four sizes (of ours: those that all budgets of the objective ran): whose, objective, budget,
+    metric, flops, size in parameters, low, high, inside."""
     rows = []
     ours = with_flops(results(folder, SWEEP).query('family == "paper\'s share"'), profile)
-    for (objective, budget), part in ours.dropna(subset="flops").groupby(["objective", "budget"]):
+    ours = ours.dropna(subset="flops")
+    budgets = ours.groupby("objective").budget.nunique()
+    ran = ours.groupby(["objective", "size_pct"]).budget.transform("nunique")
+    for (objective, budget), part in ours[ran == ours.objective.map(budgets)].groupby(["objective", "budget"]):
         for metric in METRICS:
             mine = part.dropna(subset=metric) if metric in part else part[:0]
             if mine.size_pct.nunique() >= 4:

@@ -227,7 +227,9 @@ def floors(top, stochastic, fixed, noise=0.0):
     made = Made(top, "stochastic")
     per = "fine_tune_10min.per"
     rates = {("floor-mel", per): 0.6, ("floor-random", per): 0.5} | {(f"fixed-s{s}", per): v for s, v in fixed.items()}
-    rates |= {("stochastic", f"{per}:s{s}-q1-k1"): v for s, v in stochastic.items()}
+    rates |= {("stochastic", f"{per}:s{s}-q1-k1"): v for s, v in stochastic.items()} | {
+        (f"floor-random-s{s}", per): 0.5 for s in fixed if s != 1
+    }
     for (cell, metric), rate in rates.items():
         for seed in range(5):
             made.clustered(cell, seed, metric, rate + noise * made.random.normal())

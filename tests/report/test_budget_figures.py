@@ -78,6 +78,14 @@ def test_vertices_are_found_where_they_were_put(folder, laptop):
     assert published["size"].item() == pytest.approx(sweep_vertex("hubert", "full", "asr_wer").size)
 
 
+def test_a_size_of_one_budget_alone_moves_no_vertex(folder, laptop):
+    before = guideline.vertices(folder, laptop).query("whose == 'ours' and objective == 'hubert'")
+    table = pd.read_csv(folder / "metrics.csv")
+    table.loc[table.cell == "hubert-size1582", "value"] *= 3
+    table.to_csv(folder / "metrics.csv", index=False)
+    pd.testing.assert_frame_equal(guideline.vertices(folder, laptop).query("whose == 'ours' and objective == 'hubert'"), before)
+
+
 def test_the_parametric_loss_is_fitted_where_both_budgets_ran(tmp_path):
     """Runs that obey E + A / N^alpha + B / D^beta give its exponents back, and the best size is that of the law."""
     random, rows = np.random.default_rng(1), []
