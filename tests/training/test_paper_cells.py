@@ -167,7 +167,7 @@ def test_the_batch_size_papers_grid():
 
 
 def test_sews_recipes():
-    """The longer micro-batch of the smallest, and the fine-tuning on 100 h, of which nothing is frozen at first (10 h: for 10,000 updates)."""
+    """The longer micro-batch of the smallest, and the fine-tuning on 100 h, of which nothing is frozen at first (10 h: 10,000 updates)."""
     cells = PAPER.studies["stochastic"].cells
     assert [cells[name].training.micro_batch_seconds for name in ("sew-tiny", "sew", "wav2vec2-tiny")] == [175.0, 87.5, 87.5]
     assert cells["sew-tiny"].training.schedule == cells["sew"].training.schedule
