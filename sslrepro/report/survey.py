@@ -189,7 +189,7 @@ def draw_map(table: pd.DataFrame, names: int = 8) -> Figure:
         for (study, frozen), rows in known.groupby(["study", "frozen"]):
             height = (100 * rows.kept).clip(lower=LEAST)
             axis.scatter(rows[cost], height, color=colours[study], s=24, marker="o" if frozen else "^", alpha=0.8)
-        front = known[known[f"front_{cost}"]].sort_values(cost)
+        front = known[known[f"front_{cost}"].astype(bool)].sort_values(cost)
         axis.plot(front[cost], 100 * front.kept, color="0.3", linewidth=1, drawstyle="steps-post")
         named = list(front.tail(names).itertuples())
         for number, row in enumerate(named, 1):

@@ -40,6 +40,9 @@ def test_the_papers_fine_tunings():
     cells = expand("paper").studies["batch_size"].cells
     for name, cell in cells.items():
         tune = cell.downstream.fine_tune
+        if name.startswith("lr-"):  # the rules of the rate, which the paper judges by the validation loss alone
+            assert not tune.shares and not cell.downstream.tasks, name
+            continue
         updates = {share.minutes: share.updates for share in tune.shares}
         assert updates == {10: 12_000, 60: 13_000, 600: 20_000, 6000: 80_000, 57600: 320_000}, name
         assert [share.minutes for share in tune.shares if share.snapshots] == [10, 6000]

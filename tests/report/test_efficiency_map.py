@@ -115,6 +115,16 @@ def test_the_map_is_of_gains_each_method_once(whole):
     assert all((written / f"map.{kind}").stat().st_size for kind in ("png", "svg"))
 
 
+def test_results_without_a_method_are_an_empty_map(profile, tmp_path, monkeypatch):
+    """A profile of timings alone, or one whose cells all failed, still ends with its scoreboard."""
+    monkeypatch.setattr("sslrepro.report.efficiency_map.results_dir", lambda name: tmp_path)
+    monkeypatch.setattr("sslrepro.report.survey.results_dir", lambda name: tmp_path)
+    table, figure = write_map(profile)
+    assert table.empty and (tmp_path / "map.svg").exists() and (tmp_path / "map.png").exists()
+    assert list(pd.read_csv(tmp_path / "map.csv").columns) == maps.MAP
+    assert all("no method of this profile" in axis.texts[0].get_text() for axis in figure.axes)
+
+
 def test_a_model_of_many_factors_is_there_at_each_and_timed_by_another_cell(profile):
     sampled = {**MODEL, "encoder": MODEL["encoder"] | {"compression": {"kind": "stochastic", "squeeze_factors": [1, 2]}}}
     many = {"model": sampled, "objective": {"name": "contrastive"}}

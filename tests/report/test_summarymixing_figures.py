@@ -89,7 +89,7 @@ def test_the_longest_utterance_and_what_a_batch_keeps(tmp_path):
     """Five minutes at inference over the first cell's; MACs that grow with attention's square; activations without 16 bytes a weight."""
     from sslrepro.pipeline.profile import expand
 
-    cells = expand("laptop").studies["summarymixing"].cells
+    cells = expand("gpu").studies["summarymixing"].cells
     rows, params = [], {"cost-summarymixing": 1e6, "cost-unfused": 2e6}
     for cell, kept in (("cost-summarymixing", 3e8), ("cost-unfused", 4e8)):
         rows += [(cell, 0, "cost.params", params[cell]), (cell, 0, "cost.peak_bytes_20", kept + 16 * params[cell])]
