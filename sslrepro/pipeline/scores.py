@@ -9,6 +9,7 @@ import pandas as pd
 from sslrepro.budget import cell_cost
 from sslrepro.budget.counted import counted
 from sslrepro.claims.judging import Row, judge_study
+from sslrepro.claims.ledger import load_study
 from sslrepro.claims.scoreboard import markdown, scoreboard
 from sslrepro.errors import UserError
 from sslrepro.paths import results_dir
@@ -65,6 +66,14 @@ def table(rows: list[Row]) -> pd.DataFrame:
         for r in rows
     ]  # fmt: skip
     return pd.DataFrame(shown).set_index("claim")
+
+
+def missing(study: str) -> pd.DataFrame:
+    """The numbers of a study's papers that a reader would look for and no source of ours shows, by claim. `evidence`: UNVERIFIED, read
+    nowhere; S, in a secondary digest alone. docs/claims.md"""
+    rows = [(claim.id, lack.what, lack.evidence, lack.note) for claim in load_study(study).claims for lack in claim.missing]
+    table = pd.DataFrame(rows, columns=["claim", "missing", "evidence", "note"]).set_index("claim")
+    return table.loc[:, (table != "").any()]
 
 
 def _number(value: float | None) -> str:

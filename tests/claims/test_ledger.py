@@ -3,12 +3,14 @@
 import copy
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from sslrepro.claims.ledger import STUDIES, Claim, StudyClaims, load_ledger, load_study, template
 from sslrepro.config import parse
 from sslrepro.errors import UserError
+from sslrepro.pipeline.scores import missing
 
 FACTS = Path(__file__).parents[2].parent / "shared" / "facts"
 COUNTS = {"budget": 12, "batch_size": 13, "stochastic": 6, "summarymixing": 8, "survey": 9}
@@ -94,3 +96,9 @@ def test_template():
     assert template("{objective}-size{size_pct}").fullmatch("hubert-size70").groupdict() == {"objective": "hubert", "size_pct": "70"}
     assert template("{objective}-size{size_pct}").fullmatch("hubert-size70-half") is None
     assert template("b{batch}").fullmatch("b87.5")["batch"] == "87.5"
+
+
+def test_what_no_source_shows_is_listed_for_readers():
+    listed = missing("stochastic")
+    assert {"stoch-01", "stoch-02", "stoch-03", "stoch-04"} <= set(listed.index) and (listed["missing"] != "").all()
+    assert set(pd.concat([missing(study) for study in STUDIES])["evidence"]) == {"UNVERIFIED", "S"}
