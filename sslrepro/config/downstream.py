@@ -10,7 +10,10 @@ from sslrepro.config.base import Positive, PositiveFloat, Settings, Share
 from sslrepro.config.objective import MaskSettings
 from sslrepro.config.training import ScheduleSettings
 
-TaskName = Literal["phone", "phone_ctc", "phone_lstm", "asr", "keyword", "intent", "keyword_mean", "intent_mean", "speaker", "verification"]
+TaskName = Literal[
+    "phone", "phone_ctc", "phone_lstm", "asr", "keyword", "intent", "keyword_mean", "intent_mean", "speaker",
+    "verification", "verification_tdnn",
+]  # fmt: skip
 
 
 class LabelShare(Settings):

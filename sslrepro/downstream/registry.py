@@ -11,7 +11,7 @@ from sslrepro.downstream.ctc import BiLSTM, Framewise, count_phones, count_text,
 from sslrepro.downstream.frames import frame_accuracy
 from sslrepro.downstream.task import Task, Unavailable
 from sslrepro.downstream.utterances import Detectors, MeanLinear, utterance_accuracy
-from sslrepro.downstream.verification import SpeakerEmbedding, verification_error
+from sslrepro.downstream.verification import DilatedSpeakerEmbedding, SpeakerEmbedding, verification_error
 from sslrepro.errors import UserError
 
 
@@ -39,6 +39,10 @@ def _embedding(dim: int, classes: int, settings: DownstreamSettings) -> nn.Modul
     return SpeakerEmbedding(dim, classes)
 
 
+def _dilated_embedding(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
+    return DilatedSpeakerEmbedding(dim, classes)
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -52,6 +56,7 @@ TASKS = {
         Task("intent_mean", labels.category("intent"), _mean_linear, "intent_mean.accuracy", "higher", utterance_accuracy),
         Task("speaker", labels.known_speakers, _mean_linear, "speaker.accuracy", "higher", utterance_accuracy),
         Task("verification", labels.unknown_speakers, _embedding, "verification.eer", "lower", verification_error),
+        Task("verification_tdnn", labels.unknown_speakers, _dilated_embedding, "verification_tdnn.eer", "lower", verification_error),
     )
 }
 

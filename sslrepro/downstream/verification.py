@@ -1,6 +1,7 @@
 """Are two utterances of one voice? An embedding learned by telling the training voices apart, compared by its cosine.
 
-After SUPERB's ASV (x-vector, AM-softmax), with one frame layer in place of five dilated ones.
+After SUPERB's ASV (x-vector, AM-softmax). `verification` has one frame layer in place of its five; `verification_tdnn` has the dilated ones
+too, as the second head that MP3S gives each task.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from sslrepro.config import DownstreamSettings
 from sslrepro.downstream.features import FrozenStates
@@ -18,6 +20,7 @@ from sslrepro.downstream.task import Labelled, Task, TaskResult
 from sslrepro.downstream.utterances import over_time
 
 FRAME_DIM, EMBEDDING_DIM = 128, 64
+DILATED = ((5, 1), (3, 2), (3, 3))  # kernel and dilation of the x-vector's context layers (Snyder et al. 2018)
 MARGIN, SCALE = 0.2, 15.0  # AM-softmax (arXiv 1801.05599); its own scale of 30 is for thousands of voices
 
 
@@ -33,15 +36,35 @@ class SpeakerEmbedding(nn.Module):
         self.voices = nn.Parameter(torch.randn(voices, EMBEDDING_DIM))
 
     def forward(self, x: Tensor, lengths: np.ndarray) -> Tensor:
-        x = F.relu(self.frame(x))
+        x = self.frames(F.relu(self.frame(x)), lengths)
         mean, square = over_time(x, lengths), over_time(x * x, lengths)
         deviation = (square - mean**2).clamp_min(0).add(1e-5).sqrt()
         return self.embed(torch.cat([mean, deviation], dim=-1))
+
+    def frames(self, x: Tensor, lengths: np.ndarray) -> Tensor:
+        """What is pooled: (frames end to end, 128) -> the same."""
+        return x
 
     def loss(self, embeddings: Tensor, voice: Tensor) -> Tensor:
         """AM-softmax: cosine to each voice, the right one's less a margin, scaled, then cross-entropy."""
         cosines = F.normalize(embeddings, dim=-1) @ F.normalize(self.voices, dim=-1).T
         return F.cross_entropy(SCALE * (cosines - MARGIN * F.one_hot(voice, len(self.voices))), voice)
+
+
+class DilatedSpeakerEmbedding(SpeakerEmbedding):
+    """The same with dilated convolutions over time before the pooling; what lies beyond an utterance's ends is zero."""
+
+    def __init__(self, dim: int, voices: int) -> None:
+        super().__init__(dim, voices)
+        convs = (nn.Conv1d(FRAME_DIM, FRAME_DIM, kernel, dilation=apart, padding=kernel // 2 * apart) for kernel, apart in DILATED)
+        self.context = nn.ModuleList(convs)
+
+    def frames(self, x: Tensor, lengths: np.ndarray) -> Tensor:
+        padded = pad_sequence(x.split(lengths.tolist()), batch_first=True).transpose(1, 2)
+        inside = torch.arange(padded.shape[-1], device=x.device) < torch.from_numpy(lengths).to(x.device)[:, None]
+        for conv in self.context:
+            padded = F.relu(conv(padded)) * inside[:, None]
+        return padded.transpose(1, 2)[inside]
 
 
 def verification_error(task: Task, data: Labelled, frozen: FrozenStates, settings: DownstreamSettings, seed: int) -> TaskResult:

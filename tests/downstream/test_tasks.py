@@ -11,11 +11,12 @@ from sslrepro.downstream.features import FrozenStates, frame_grid
 from sslrepro.downstream.frames import frame_labels
 from sslrepro.downstream.labels import Intervals, known_speakers
 from sslrepro.downstream.probe import LayerMix
+from sslrepro.downstream.verification import DilatedSpeakerEmbedding, SpeakerEmbedding
 from sslrepro.errors import UserError
 
 HOURS = 0.045
 SETTINGS = DownstreamSettings(
-    tasks=["phone", "keyword", "keyword_mean", "speaker", "verification"], updates=200, batch=8, train_hours=HOURS,
+    tasks=["phone", "keyword", "keyword_mean", "speaker", "verification", "verification_tdnn"], updates=200, batch=8, train_hours=HOURS,
 )  # fmt: skip
 
 
@@ -30,7 +31,19 @@ def test_what_is_planted_is_found(scores):
     assert metrics["phone.accuracy"] > 0.95  # the other state is noise, and its weight falls slowly
     assert metrics["keyword.accuracy"] > 0.8 > metrics["keyword_mean.accuracy"]  # at any one place: the mean hardly hears it
     assert metrics["speaker.accuracy"] == 1
-    assert metrics["verification.eer"] < 0.1
+    assert metrics["verification.eer"] < 0.1 and metrics["verification_tdnn.eer"] < 0.1
+
+
+def test_the_dilated_head_hears_no_neighbour_in_its_batch_and_more_than_a_frame():
+    torch.manual_seed(0)
+    head, lengths = DilatedSpeakerEmbedding(8, 3), np.array([9, 30, 17])
+    x = torch.randn(int(lengths.sum()), 8)
+    together = head(x, lengths)
+    for embedding, part in zip(together, x.split(lengths.tolist()), strict=True):
+        torch.testing.assert_close(embedding, head(part, np.array([len(part)]))[0])
+    torch.testing.assert_close(SpeakerEmbedding.frames(head, x, lengths), x)  # the other head pools single frames
+    turned = torch.cat([part.flip(0) for part in x.split(lengths.tolist())])
+    assert (head(turned, lengths) - together).abs().min() > 1e-6
 
 
 def test_a_linear_head_reads_phones(corpus, planted):
@@ -68,15 +81,17 @@ def test_rows_of_speakers_give_the_metrics(scores):
         rate = part["errors"].sum() / part["units"].sum()
         assert scores[0].metrics[metric] == pytest.approx(1 - rate if metric.endswith("accuracy") else rate)
         assert set(part["speaker"]) <= ({f"v{i}" for i in range(5)} if metric == "speaker.accuracy" else {"v5", "v6", "v7"})
-    assert set(rows["metric"]) == set(scores[0].metrics) - {"verification.eer"}
+    assert set(rows["metric"]) == set(scores[0].metrics) - {"verification.eer", "verification_tdnn.eer"}
 
 
 def test_trials_give_the_equal_error_rate(scores, corpus):
     from sslrepro.downstream.metrics import equal_error_rate
 
     trials = pd.DataFrame(scores[0].trials, columns=["metric", "speaker", "score", "same"])
-    assert len(trials) == len(corpus.trials("test"))
-    assert scores[0].metrics["verification.eer"] == pytest.approx(equal_error_rate(trials["score"], trials["same"]))
+    for metric in ("verification.eer", "verification_tdnn.eer"):
+        mine = trials[trials.metric == metric]
+        assert len(mine) == len(corpus.trials("test"))
+        assert scores[0].metrics[metric] == pytest.approx(equal_error_rate(mine["score"], mine["same"]))
 
 
 def test_a_seed_gives_its_scores_again_and_another_others(corpus, planted):
@@ -111,9 +126,9 @@ def test_a_corpus_without_labels_says_why(silent, planted):
     assert available("asr", silent, settings) is None
 
 
-def test_a_task_that_does_not_exist(corpus, planted):
+def test_a_task_that_does_not_exist(corpus):
     with pytest.raises(UserError, match=r"no task 'phones'.*verification"):
-        score(planted, corpus, DownstreamSettings(tasks=["phones"]), seed=0, device="cpu")
+        available("phones", corpus, DownstreamSettings())
 
 
 def test_speakers_are_tested_on_utterances_that_were_not_learned(corpus):
