@@ -57,7 +57,8 @@ def data_check(root: Path, as_json: bool = False) -> int:
 
 
 def data_prepare(data: DataSettings, folder: Path) -> dict:
-    """Writes the corpus folder that the settings describe, and returns its corpus.json. What was left out is said on standard error.
+    """Writes the corpus folder that the settings describe, and returns its corpus.json. What was left out, and what will be
+    resampled or averaged when it is read, is said on standard error.
 
     `data.root` null is the embedded corpus, spoken here; otherwise real speech (data.folders). Raises UserError; leaves nothing
     half-written.
@@ -69,6 +70,9 @@ def data_prepare(data: DataSettings, folder: Path) -> dict:
     info = json.loads((Path(folder) / "corpus.json").read_text(encoding="utf-8"))
     for reason, part in info["left_out"].items():
         print(f"left out: {part['count']} x {reason}; such as {part['examples'][0]}", file=sys.stderr)
+    for kind, what in (("resampled", "Hz"), ("averaged", "channels")):
+        for value, files in info.get(kind, {}).items():
+            print(f"{kind} when read: {files} {'file' if files == 1 else 'files'} of {value} {what}", file=sys.stderr)
     languages = info["languages"] if len(info["languages"]) > 1 else {"": info["splits"]}
     for name, splits in languages.items():
         for split, part in splits.items():

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sslrepro.data.audio import LONGEST, SAMPLE_RATE, BadAudio, find_audio, in_parallel, read_header
+from sslrepro.data.audio import LONGEST, SAMPLE_RATE, BadAudio, Header, find_audio, in_parallel, read_header
 from sslrepro.data.transcripts import libri_speaker, normalise, read_transcripts
 from sslrepro.data.writer import ALIGNMENT, LANGUAGE, MANIFEST, SPLITS, by_language, summary, trials, whole, write_json, write_tsv
 from sslrepro.draws import key64
@@ -30,17 +30,28 @@ _LIBRI_LIGHT = re.compile(r"^(small|medium|large|duplicate)$")
 _UNSAFE = re.compile(r"[\t\r\n\ud800-\udfff]")  # would break a line of the manifest, or is not UTF-8
 
 
-class _LeftOut:
-    """Counts what is left out, by reason, and keeps names to show."""
+class _Tally:
+    """Counts what is left out, by reason, with names to show; and of the files that are used, what is changed when they are read."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = defaultdict(list)
+        self._used: dict[Path, Header] = {}
 
     def add(self, reason: str, name: str) -> None:
         kind = reason.partition(" (")[0]
         self.counts[kind] += 1
         self.examples[kind].append(f"{name}: {reason}".encode("utf-8", "replace").decode())
+
+    def use(self, path: Path, header: Header) -> None:
+        self._used[path] = header
+
+    def changed(self) -> dict[str, dict[str, int]]:
+        """How many of the files used are resampled, by their rate, and averaged, by their channels."""
+        rates = Counter(header.rate for header in self._used.values() if header.rate != SAMPLE_RATE)
+        channels = Counter(header.channels for header in self._used.values() if header.channels > 1)
+        parts = {"resampled": rates, "averaged": channels}
+        return {name: {str(value): files for value, files in sorted(part.items())} for name, part in parts.items()}
 
 
 def prepare(root: Path, folder: Path) -> None:
@@ -48,7 +59,8 @@ def prepare(root: Path, folder: Path) -> None:
     and any other columns of docs/schemas.md; with `language` on every line it may hold several).
 
     Unreadable, empty, truncated and too short files are left out and counted in corpus.json, stereo is averaged and other rates are
-    resampled when read, files longer than LONGEST are cut (and lose their transcript). Raises UserError when nothing is left.
+    resampled when read (counted there, too), files longer than LONGEST are cut (and lose their transcript). Raises UserError when nothing
+    is left.
     """
     root = Path(root).expanduser().absolute()
     if not root.exists():
@@ -56,14 +68,14 @@ def prepare(root: Path, folder: Path) -> None:
             f"data.root: {root} does not exist; give a folder of audio (such as LibriSpeech as unpacked), a manifest.tsv, "
             "or null for the embedded corpus"
         )
-    left_out = _LeftOut()
+    tally = _Tally()
     if root.is_file():
-        table, base = _from_manifest(root, left_out), root.parent
+        table, base = _from_manifest(root, tally), root.parent
     else:
         base = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
-        table = _from_folder(base, left_out)
+        table = _from_folder(base, tally)
     if table.empty:
-        reasons = "; ".join(f"{n} {reason}" for reason, n in left_out.counts.items())
+        reasons = "; ".join(f"{n} {reason}" for reason, n in tally.counts.items())
         raise UserError(f"data.root: {root} holds no usable audio{f' ({reasons})' if reasons else ''}")
     parts = list(by_language(table).values()) if LANGUAGE in table else [table]
     table = pd.concat([_ordered(_hold_out(part.copy())) for part in parts], ignore_index=True)
@@ -71,16 +83,16 @@ def prepare(root: Path, folder: Path) -> None:
         write_tsv(table[[*MANIFEST, *([LANGUAGE] if LANGUAGE in table else [])]], place / "manifest.tsv")
         write_tsv(pd.DataFrame(columns=ALIGNMENT), place / "alignment.tsv")
         write_tsv(trials(table[table["speaker"] != ""]), place / "trials.tsv")
-        info = summary(table, [], str(base), "files", left_out.counts, left_out.examples, source=str(root))
+        info = summary(table, [], str(base), "files", tally.counts, tally.examples, source=str(root), **tally.changed())
         write_json(info, place / "corpus.json")
 
 
-def _from_folder(base: Path, left_out: _LeftOut) -> pd.DataFrame:
+def _from_folder(base: Path, tally: _Tally) -> pd.DataFrame:
     paths = []
     for path in find_audio(base):
         name = str(path.relative_to(base))
         if _UNSAFE.search(name):
-            left_out.add("name not usable (tab, line break, or not UTF-8)", name)
+            tally.add("name not usable (tab, line break, or not UTF-8)", name)
         else:
             paths.append(path)
     texts = read_transcripts(paths)
@@ -90,8 +102,9 @@ def _from_folder(base: Path, left_out: _LeftOut) -> pd.DataFrame:
     for path, header in in_parallel(read_header, paths, "reading headers"):
         relative = path.relative_to(base)
         if isinstance(header, BadAudio):
-            left_out.add(str(header), relative.as_posix())
+            tally.add(str(header), relative.as_posix())
             continue
+        tally.use(path, header)
         split, speaker = _place(relative)
         speaker = libri_speaker(path) or speaker
         unique = relative if stems[relative.with_suffix("")] > 1 else relative.with_suffix("")
@@ -101,7 +114,7 @@ def _from_folder(base: Path, left_out: _LeftOut) -> pd.DataFrame:
             rows.append((*place, 0, length, texts.get(path, ""), "", ""))
             continue
         if path in texts:
-            left_out.add(f"transcript of a file longer than {LONGEST:.0f} s (it is cut into pieces)", relative.as_posix())
+            tally.add(f"transcript of a file longer than {LONGEST:.0f} s (it is cut into pieces)", relative.as_posix())
         for number, (start, end) in enumerate(_pieces(length, _voice_activity(path))):
             rows.append((f"{name}#{number:04d}", *place[1:], start, end - start, "", "", ""))
     return pd.DataFrame(rows, columns=MANIFEST)
@@ -173,7 +186,7 @@ def _hold_out(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _from_manifest(file: Path, left_out: _LeftOut) -> pd.DataFrame:
+def _from_manifest(file: Path, tally: _Tally) -> pd.DataFrame:
     try:
         given = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False, quoting=3, encoding="utf-8")
     except (ValueError, UnicodeDecodeError) as error:
@@ -189,7 +202,7 @@ def _from_manifest(file: Path, left_out: _LeftOut) -> pd.DataFrame:
     for number, line in enumerate(given.to_dict("records"), start=2):
         header = headers[paths[line["path"]]]
         if isinstance(header, BadAudio):
-            left_out.add(str(header), line["path"])
+            tally.add(str(header), line["path"])
             continue
         try:
             start = int(line.get("start") or 0)
@@ -197,8 +210,9 @@ def _from_manifest(file: Path, left_out: _LeftOut) -> pd.DataFrame:
         except ValueError:
             raise UserError(f"{file}, line {number}: start and frames must be whole numbers of samples at 16 kHz") from None
         if start < 0 or frames <= 0 or start + frames > header.frames_at_16k:
-            left_out.add("start and frames lie outside the file", f"{line['path']} (line {number})")
+            tally.add("start and frames lie outside the file", f"{line['path']} (line {number})")
             continue
+        tally.use(paths[line["path"]], header)
         name = line.get("utterance") or f"{Path(line['path']).with_suffix('').as_posix()}{f'#{start}' if start else ''}"
         known = [line.get(key, "") for key in ("split", "speaker")]
         labels = [line.get(key, "") for key in ("intent", "keyword", *([LANGUAGE] if LANGUAGE in given else []))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
@@ -127,6 +127,10 @@ class Objective(nn.Module):
     def chance(self) -> dict[str, float]:
         """The metrics of a model that knows nothing, to be drawn beside every curve; those that are known without the data."""
         raise NotImplementedError
+
+    def chance_on(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Those that only the data tell, from the whole validation split with its fixed masks."""
+        return {}
 
     def collapse(self, metrics: dict[str, float]) -> str | None:
         """Why these training metrics mean a collapsed model, or None."""

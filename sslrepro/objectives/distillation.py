@@ -12,6 +12,7 @@ With a `supernet` each update trains one smaller student on the leading part of 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -159,6 +160,19 @@ class Distillation(Objective):
     def chance(self) -> dict[str, float]:
         """Of predicting zero for a state of normal channels with unit variance."""
         return {"loss": math.sqrt(2 / math.pi) + self.settings.cosine_weight * math.log(2), "cosine": 0.0}
+
+    @torch.no_grad()
+    def chance_on(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """The same for states as they are, whose size is the teacher's own."""
+        if self.settings.normalise:
+            return {}
+        size, count = 0.0, 0
+        for batch in batches:
+            states = self.states(batch).abs().mean((2, 3)).double()
+            frames = torch.tensor(batch.host_frames, device=states.device)
+            valid = batch.masked_valid if self.masked else torch.arange(states.shape[1], device=states.device) < frames[:, None]
+            size, count = size + float(states[valid].sum()), count + int(valid.sum())
+        return {"loss": size / count + self.settings.cosine_weight * math.log(2)} if count else {}
 
     def collapse(self, metrics: dict[str, float]) -> str | None:
         if metrics["context_variance"] < 1e-8:

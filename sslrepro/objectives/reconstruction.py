@@ -7,6 +7,8 @@ some utterances, which the settings turn on. Left out of the original: masked fr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -95,6 +97,11 @@ class Reconstruction(Objective):
 
     def chance(self) -> dict[str, float]:
         return {}  # what a constant loses depends on the data
+
+    def chance_on(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Of the best constant for L1: the median of each value over the masked frames."""
+        masked = np.concatenate([batch.spectra[batch.mask].float().cpu().numpy() for batch in batches])
+        return {"loss": float(np.abs(masked - np.median(masked, axis=0)).mean(dtype=np.float64))} if len(masked) else {}
 
     def collapse(self, metrics: dict[str, float]) -> str | None:
         if metrics["context_variance"] < 1e-8:

@@ -22,8 +22,8 @@ COLOURS = {"train": "C0", "valid": "C1"}
 def draw_curves(folder: Path) -> Figure:
     """Training and validation curves of all seeds of `runs/<profile>/<study>/<cell>` over the hours of audio seen, one line a seed.
 
-    The metrics of a model that knows nothing are dashed lines; an objective whose loss no constant decides without the data (the spectra of
-    `reconstruction`) has none. Curves that are not in the history are left out.
+    The metrics of a model that knows nothing are dashed lines; of `regression`, whose targets follow the encoder, it is the most that
+    such a model loses. Curves that are not in the history are left out.
     """
     use_style()
     history, chance = _history(sorted(folder.glob("*/history.csv"))), chance_of(folder)

@@ -27,7 +27,7 @@ def write(profile: str) -> None:
             if isinstance(value, (int, float)):
                 metrics[study][cell][name].append(value)
         known = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["chance"]
-        chance = [known["loss"]] if "loss" in known else []  # not known without the data where spectra are predicted
+        chance = [known["loss"]] if "loss" in known else []  # a floor has none
         with (folder / "history.csv").open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):
                 point = curves[study, cell][int(row["update"])]

@@ -27,7 +27,7 @@ from sslrepro.models.upstream import Upstream
 from sslrepro.paths import cell_dir, corpus_dir, targets_dir, work_dir
 from sslrepro.pipeline.machine import fingerprint
 from sslrepro.training.identity import code_hash, commit, machine
-from sslrepro.training.loop import State, snapshot_name, train
+from sslrepro.training.loop import State, chance_level, snapshot_name, train
 from sslrepro.training.measure import inference_macs, measured
 from sslrepro.training.meter import Progress
 from sslrepro.training.ranks import decided, fabric_for, fixed_order, rank, wait_for
@@ -161,13 +161,15 @@ def _run_seed(
         begin_with(module if isinstance(module, Upstream) else module.upstream, _other(profile, settings.start, seed))
     if hasattr(module, "begin"):
         module.begin(load_upstream(_other(profile, settings.objective.teacher, seed)), fresh=settings.start is None)
-    progress = Progress(label, None)
+    progress, chance = Progress(label), {} if settings.objective.name == "none" else module.chance()
     if not settings.is_trained:
         upstream, state = module if isinstance(module, Upstream) else module.upstream, State(status="completed")
     else:
-        upstream, progress.chance = module.upstream, module.chance().get("loss")
-        named = getattr(settings.objective, "targets", None)
+        upstream, named = module.upstream, getattr(settings.objective, "targets", None)
         targets = Targets(targets_dir(profile.profile, named)) if named else None
+        if not rank():
+            chance = chance_level(module, corpus, targets, settings)
+            progress.chance = chance.get("loss")
         with fixed_order(settings.training.deterministic):
             state = train(module, corpus, targets, settings, seed, folder, progress, should_stop)
     if rank():
@@ -202,7 +204,7 @@ def _run_seed(
         (folder / "evidence.json").write_text(json.dumps({"status": state.status, **state.evidence}, indent=1, default=str))
     described = {
         "cell": settings.model_dump(mode="json"), "seed": seed, "hashes": identity, "commit": commit(), "machine": machine(),
-        "unavailable": scores.unavailable, "notes": scores.notes, "chance": {} if settings.objective.name == "none" else module.chance(),
+        "unavailable": scores.unavailable, "notes": scores.notes, "chance": chance,
     }  # fmt: skip
     history = pd.DataFrame(state.history, columns=["update", "hours_seen", "metric", "value"])
     with writing(folder, "the scores"):

@@ -204,6 +204,13 @@ def validate(
     return objective.summarize(numbers(sums)) | objective.weight_metrics(), utterances
 
 
+def chance_level(objective: Objective, corpus: Corpus, targets: Targets | None, settings: CellSettings) -> dict[str, float]:
+    """The metrics of a model that knows nothing: those that are known, and those that the validation split tells."""
+    indices, device = corpus.split("valid").index.to_numpy(), fabric_for(settings).device
+    batches = evaluation_batches(corpus, indices, settings, objective.draws, Shapes.of(objective), targets)
+    return objective.chance() | objective.chance_on(load().to(device) for load in batches)
+
+
 def _resume(objective: Objective, optimizer: torch.optim.Optimizer, folder: Path) -> State:
     found = checkpoint.load_latest(folder / "checkpoints")
     if found is None:

@@ -125,6 +125,21 @@ def test_bad_files_are_left_out_and_counted(tmp_path):
     assert all(corpus.audio(i).shape == (8000,) for i in range(2))
 
 
+def test_what_is_resampled_or_averaged_is_counted_and_said(tmp_path, capsys):
+    """Of the files that are used: not the broken one, and once where a file holds several utterances."""
+    root = tmp_path / "in"
+    for number, (rate, channels) in enumerate([(16000, 1), (8000, 1), (8000, 1), (48000, 2)]):
+        speak(root / f"{number}.wav", 2, rate=rate, channels=channels)
+    (root / "4.wav").write_bytes((root / "1.wav").read_bytes()[:100])
+    info = data_prepare(DataSettings(root=str(root)), tmp_path / "out")
+    assert (info["resampled"], info["averaged"]) == ({"8000": 2, "48000": 1}, {"2": 1}) and len(info["left_out"]) == 1
+    said = capsys.readouterr().err
+    assert "resampled when read: 2 files of 8000 Hz\n" in said and "resampled when read: 1 file of 48000 Hz\n" in said
+    assert "averaged when read: 1 file of 2 channels\n" in said
+    (root / "m.tsv").write_text("path\tstart\tframes\n1.wav\t0\t16000\n1.wav\t16000\t16000\n0.wav\t\t\n4.wav\t\t\n")
+    assert made(root / "m.tsv", tmp_path / "listed").info["resampled"] == {"8000": 1}
+
+
 def test_names_with_spaces_find_their_transcript_and_duplicates_stay_apart(tmp_path):
     folder = tmp_path / "in" / "6001" / "1"
     for name in ("6001-1-ä b 語 🎤.flac", "6001-1-ä.flac", "6001-1-0001.flac", "6001-1-0001.wav"):

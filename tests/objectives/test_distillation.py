@@ -65,6 +65,20 @@ def totals(held: Batch) -> Totals:
     return Totals(sum(held.host_masked_counts), sum(held.host_frames), 1, 0.5, 0)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_what_zero_loses_against_states_as_they_are(share):
+    """By hand, utterance by utterance, over true frames or masked ones; normalised states have the size that is known without the data."""
+    assert build(model(2)).chance_on([]) == {}
+    objective = build(model(2), normalise=False, cosine_weight=0.7, mask=MaskSettings(share=share))
+    together = batch(objective, [4000, 6400])
+    frames = []
+    for row, n in enumerate(together.lengths.tolist()):
+        states = objective.teacher(together.waveforms[row : row + 1, :n]).hidden_states
+        for i in range(2, 6) if share else range(together.host_frames[row]):
+            frames.append(torch.cat([states[layer][0, i] for layer in (1, 3)]).abs().mean().item() + 0.7 * math.log(2))
+    assert objective.chance_on([together, together])["loss"] == pytest.approx(sum(frames) / len(frames), rel=1e-5)
+
+
 def test_distances_by_hand():
     loss, cosine = distances(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[3.0, 0.0], [0.0, 2.0]]), 0.5)
     assert cosine.tolist() == pytest.approx([0.6, 0.0])

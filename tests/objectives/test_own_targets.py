@@ -109,6 +109,21 @@ def test_reconstruction_by_hand(tiny_corpus_dir):
     assert float(output.loss.detach()) == pytest.approx(np.mean(by_hand) + 10 * penalty, rel=1e-5)
 
 
+def test_what_a_constant_loses_by_hand(tiny_corpus_dir):
+    """One value after the other, over two batches of different lengths: the middle one loses less than any other constant."""
+    corpus, objective = Corpus(tiny_corpus_dir), build(*CASES["tera"])
+    batches = [batch_of(objective, corpus, rows) for rows in ([0, 1], [2])]
+    frames = np.array([b.spectra[row, i].tolist() for b in batches for row, i in b.mask.nonzero().tolist()])
+    by_hand = []
+    for values in frames.T:
+        middle = sorted(values)[len(values) // 2]
+        by_hand.append(np.mean(np.abs(values - middle)))
+        assert by_hand[-1] <= min(np.mean(np.abs(values - other)) for other in (values.mean(), middle - 0.1, middle + 0.1)) + 1e-9
+    assert objective.chance() == {} and objective.chance_on(batches)["loss"] == pytest.approx(np.mean(by_hand), rel=1e-6)
+    loss = objective.eval()(batches[0], Totals(1.0, 1.0, 1, 0.5, 3)).utterances["nats"].sum() / sum(batches[0].host_masked_counts)
+    assert float(loss.detach()) > 0.9 * np.mean(by_hand), "as it begins, it knows nothing"
+
+
 def test_normalised_coefficients(tiny_corpus_dir):
     objective = build(WAVEFORM, ReconstructionSettings(normalise=True), "learned")
     wave = Corpus(tiny_corpus_dir).audio(0)

@@ -13,6 +13,7 @@ from sslrepro.claims.bootstrap import speaker_sums
 from sslrepro.data.targets import Targets, build_targets
 from sslrepro.errors import UserError
 from sslrepro.paths import cell_dir, targets_dir, work_dir
+from sslrepro.report.curves import draw_curves
 from sslrepro.training import cell as cells
 from sslrepro.training.cell import CellFailed, run_cell
 from sslrepro.training.loop import Interrupted
@@ -49,6 +50,16 @@ def test_a_run_folder_holds_what_the_schema_says(project, make_cell, make_profil
     assert not work_dir("tiny", "trial", "a").exists()
     again, objective = load_run(folder / "3")
     assert again == settings and not objective.training
+
+
+def test_every_objective_has_a_chance_level(project, make_cell, make_profile):
+    """Of spectra, what the best constant loses on the validation split: which so short a training just reaches, and the curve shows."""
+    profile = make_profile(a=make_cell("reconstruction", training={"learning_rate": 1.0e-2}))
+    folder = run_cell(profile, "trial", "a") / "0"
+    chance, metrics = (json.loads((folder / name).read_text()) for name in ("settings.json", "metrics.json"))
+    assert 0.6 < chance["chance"]["loss"] < 0.85  # normal values of unit variance: 0.80
+    assert metrics["pretrain.valid_loss"] == pytest.approx(chance["chance"]["loss"], rel=0.03)
+    assert any(line.get_label() == "chance" for line in draw_curves(folder.parent).axes[0].lines)
 
 
 def test_hubert_in_two_iterations(project, make_cell, make_profile):

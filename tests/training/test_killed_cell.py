@@ -51,8 +51,8 @@ rmtree = shutil.rmtree
 
 
 def killed_in_rmtree(folder: Path, **named) -> None:
-    """After the first of the weights is gone, as a folder is deleted file by file."""
-    for weights in sorted(Path(folder).rglob("model.safetensors"))[:1]:
+    """After the first seed's weights are gone (not a checkpoint's, which nobody would miss), as a folder is deleted file by file."""
+    for weights in sorted(Path(folder).glob("*/model.safetensors"))[:1]:
         weights.unlink()
         kill()
     rmtree(folder, **named)
@@ -70,6 +70,7 @@ KILLS = {
     "fine-tuning": (fine_tuning, "_train", lambda *_, **__: kill()),
     "copying": (files.shutil, "copytree", killed_in_copytree),
     "removing": (files.shutil, "rmtree", killed_in_rmtree),
+    "removing again": (files.shutil, "rmtree", killed_in_rmtree),  # the finished cell that was there, then the work
 }
 
 
