@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -99,19 +101,66 @@ def draw_labels(folder: Path) -> Figure:
         if table.empty:
             nothing(figure, axis, "this profile fine-tunes nothing")
             continue
-        table["labels"] = table.minutes.map(lambda minutes: f"{minutes:g} min" if minutes < 60 else f"{minutes / 60:g} h")
-        shares = list(dict.fromkeys(table.sort_values("minutes").labels))
-        colours = dict(zip(shares, sns.color_palette("viridis", len(shares)), strict=True))
-        style = {"hue": "labels", "hue_order": shares, "palette": colours, "style": "decoder", "style_order": ["greedy", "n-gram"]}
+        table["labels"], colours = _labels(table), _label_colours(table)
+        style = {"hue": "labels", "hue_order": list(colours), "palette": colours, "style": "decoder", "style_order": ["greedy", "n-gram"]}
         drawn = table.dropna(subset="batch_seconds")
         sns.lineplot(drawn, x="batch_seconds", y="error", ax=axis, markers=True, errorbar=("sd", 1), **style)
         for labels, level in table[table.batch_seconds.isna() & table.decoder.eq("greedy")].groupby("labels").error.mean().items():
             axis.axhline(level, color=colours[labels], linestyle=":", linewidth=1)
         axis.set_yscale("log")
-        _log(axis, "batch_seconds", f"{table.unit.iloc[0]}, %", title)
+        _log(axis, "batch_seconds", f"{table.unit.iloc[0]}, %", title + _seeds(table))
         plain_ticks(axis.yaxis, *axis.get_ylim())
         axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     return done(figure)
+
+
+def decoders(folder: Path) -> pd.DataFrame:
+    """Fine-tuned runs that were read both ways, from scratch too: seed, minutes, greedy and n-gram (errors in per cent), unit."""
+    return _both_ways(fine_tunings(folder).fillna({"batch_seconds": 0.0}), ["batch_seconds", "seed", "minutes", "unit"])
+
+
+def _both_ways(table: pd.DataFrame, index: list[str]) -> pd.DataFrame:
+    both = table.pivot_table(index=index, columns="decoder", values="error").reindex(columns=["greedy", "n-gram"])
+    return both.dropna().reset_index()
+
+
+def draw_decoders(folder: Path) -> Figure:
+    """Errors with an n-gram language model beside the same model's read greedily, a point a run, a colour for each share of the labels.
+    Runs that were read greedily alone are left out."""
+    theirs = _both_ways(published_fine_tunings().fillna({"batch_seconds": 0.0}), ["batch_seconds", "minutes", "unit"])
+    figure, axes = panels(2, width=5.2)
+    for axis, whose, table in zip(axes, ["ours", "published"], [decoders(folder), theirs], strict=True):
+        if table.empty:
+            nothing(figure, axis, "no run was read with a language model")
+            continue
+        colours = _label_colours(table)
+        for labels, rows in table.sort_values("minutes").groupby(_labels(table), sort=False):
+            axis.plot(rows.greedy, rows["n-gram"], "o", mec="white", color=colours[labels], label=labels)
+        ends = [table[["greedy", "n-gram"]].min().min(), table[["greedy", "n-gram"]].max().max()]
+        axis.plot(ends, ends, "k--", linewidth=1, label="as without")
+        said = f"{whose}: {table.unit.iloc[0]}" + (f" (seeds: {table.seed.nunique()})" if "seed" in table else "")
+        axis.set(xscale="log", yscale="log", xlabel="read greedily, %", ylabel="with an n-gram, %", title=said)
+        for side, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
+            plain_ticks(side, *limits)
+        axis.legend(title="labels", fontsize="small")
+    return done(figure)
+
+
+def _seeds(table: pd.DataFrame) -> str:
+    """How many seeds each way of reading has, where seeds are known."""
+    if "seed" not in table:
+        return ""
+    return "; seeds: " + ", ".join(f"{decoder} {count}" for decoder, count in table.groupby("decoder").seed.nunique().items())
+
+
+def _labels(table: pd.DataFrame) -> pd.Series:
+    return table.minutes.map(lambda minutes: f"{minutes:g} min" if minutes < 60 else f"{minutes / 60:g} h")
+
+
+def _label_colours(table: pd.DataFrame) -> dict[str, tuple]:
+    """A colour for each share of the labels, in their order."""
+    shares = list(dict.fromkeys(_labels(table.sort_values("minutes"))))
+    return dict(zip(shares, sns.color_palette("viridis", len(shares)), strict=True))
 
 
 def draw_against_hours(folder: Path, metric: str, label: str) -> Figure:
@@ -184,26 +233,51 @@ def draw_dispersion(folder: Path) -> Figure:
 
 
 def draw_codes(folder: Path) -> Figure:
-    """Use of the codebooks and how far their entries have moved, against the batch; published values where there are some."""
+    """Contrastive accuracy, use of each codebook, and how far its entries have moved, against the batch; published where it is."""
     ours = checkpoints(folder).query("share == 1")
     shown = {
         "pretrain.valid_accuracy": "contrastive accuracy",
-        "pretrain.valid_code_perplexity_1": "perplexity, codebook 1",
-        "pretrain.codeword_cosine_1": "mean cosine of codewords, book 1",
+        "pretrain.valid_code_perplexity": "perplexity of a codebook",
+        "pretrain.codeword_cosine": "mean cosine of codewords",
     }
-    figure, axes = panels(len(shown))
+    figure, axes = panels(len(shown), 4.4)
     for axis, (metric, label) in zip(axes, shown.items(), strict=True):
-        if metric in ours:
-            sns.lineplot(ours, x="batch_seconds", y=metric, ax=axis, marker="o", errorbar=("sd", 1), label="ours")
+        books = [name for name in ours if re.fullmatch(rf"{re.escape(metric)}(_\d+)?", name)]
+        for marker, name in zip("ov^", books, strict=False):
+            book = name.removeprefix(metric).replace("_", ", codebook ")
+            sns.lineplot(ours, x="batch_seconds", y=name, ax=axis, marker=marker, errorbar=("sd", 1), label=f"ours{book}")
         _log(axis, "batch_seconds", label, "")
     paper = published("batch_size_val_accuracy").query("update == 400000")
-    axes[0].plot(paper.batch_seconds, paper.accuracy, "s--", label="published")
+    axes[0].plot(paper.batch_seconds, paper.accuracy, "ks--", mfc="none", mew=1.2, label="published")
     cosine = load_claim("batch-10").published["cosine"]
-    axes[2].plot(cosine.points["batch_seconds"], cosine.points[cosine.y], "s--", label="published")
+    axes[2].plot(cosine.points["batch_seconds"], cosine.points[cosine.y], "ks--", mfc="none", mew=1.2, label="published, codebook 1")
     axes[2].axhline(0.75, color="0.4", linestyle=":", linewidth=1)
     for axis in axes:
-        axis.legend(fontsize="small")
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize="small")
         plain_ticks(axis.xaxis, *axis.get_xlim())
+    return done(figure)
+
+
+def draw_trajectories(folder: Path) -> Figure:
+    """Contrastive accuracy on validation data and spread of the gradient over the run, a colour for each batch; ours above the paper's."""
+    ours = checkpoints(folder)
+    shown = {
+        "pretrain.valid_accuracy": ("accuracy", "contrastive accuracy"),
+        "pretrain.gradient_dispersion": ("dispersion", "gradient dispersion"),
+    }
+    figure, axes = plt.subplots(2, len(shown), figsize=(11.0, 6.6), layout="constrained")
+    for (above, below), (metric, (column, label)) in zip(axes.T, shown.items(), strict=True):
+        table = published(f"batch_size_{'val_accuracy' if column == 'accuracy' else 'gradient_dispersion'}")
+        table = table.assign(share=table["update"] / UPDATES)
+        for axis, whose, points, y, marker in ((above, "ours", ours, metric, "o"), (below, "published", table, column, None)):
+            points = points.dropna(subset=y) if y in points else points[:0]
+            if points.empty:
+                nothing(figure, axis, "this profile measures nothing of the kind along the way")
+                continue
+            _by_batch(points, y, axis, x="share", marker=marker)
+            axis.legend(title="batch, s", fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+            axis.set(xlabel="share of the run", ylabel=label, title=whose, xlim=(-0.04, 1.04))
     return done(figure)
 
 
@@ -236,11 +310,11 @@ def draw_rules(folder: Path) -> Figure:
     return done(figure)
 
 
-def _by_batch(table: pd.DataFrame, y: str, axis: Axes) -> None:
+def _by_batch(table: pd.DataFrame, y: str, axis: Axes, x: str = "hours_seen", marker: str | None = "o") -> None:
     names = [f"{batch:g}" for batch in sorted(table.batch_seconds.unique())]
     colours = dict(zip(names, sns.color_palette("viridis", len(names)), strict=True))
     table = table.assign(batch=table.batch_seconds.map("{:g}".format))
-    sns.lineplot(table, x="hours_seen", y=y, hue="batch", hue_order=names, palette=colours, marker="o", ax=axis, errorbar=("sd", 1))
+    sns.lineplot(table, x=x, y=y, hue="batch", hue_order=names, palette=colours, marker=marker, ax=axis, errorbar=("sd", 1))
     axis.legend(title="batch, s", fontsize="small")
 
 

@@ -29,6 +29,7 @@ SWEEP = {
     "{objective}-size{size_pct}-proportional": {"budget": "full", "family": "warm-up in proportion"},
     "{objective}-free{size_pct}": {"budget": "full", "family": "free"},
 }
+FRONT_ENDS = {"free": "log-mels alone", "paper's share": "convolutions, the paper's share"}  # families in plain words
 EDGE = {"markeredgewidth": 1.2}  # hollow markers have nothing else
 # the first that a study has, and its name as an error
 CONTENT = {"asr.wer": "word error rate", "phone_ctc.per": "phone error rate", "phone.accuracy": "frame error, phones"}
@@ -144,9 +145,7 @@ def draw_shares(folder: Path) -> Figure:
         return nothing(figure, axis, "this profile runs no family on log-mels")
     best = table.groupby(["objective", "family"]).loss.transform(lambda values: values.groupby(table.size_pct).mean().min())
     table = table.assign(relative=table.loss / best)
-    table = table.assign(
-        objective=table.objective.replace(NAMES), family=table.family.map({"free": "log-mels", "paper's share": "the paper's share"})
-    )
+    table = table.assign(objective=table.objective.replace(NAMES), family=table.family.map(FRONT_ENDS))
     table = table.rename(columns={"family": "front end"})
     sns.lineplot(table, x="size_pct", y="relative", hue="objective", style="front end", markers=True, errorbar=("sd", 1), ax=axis)
     _sizes(axis)
@@ -167,7 +166,7 @@ def best_by_share(folder: Path) -> pd.DataFrame:
         each = ", ".join(f"{size:g} %" for size in sorted(set(wide.dropna().idxmin(axis=1))))
         ends = [paired(wide[size], wide[best]) for size in (wide.columns[0], wide.columns[-1])]
         above = [told(tuple(value / wide[best].mean() for value in end), "+.1%") for end in ends]
-        rows.append((NAMES[objective], family, f"{best:g} %", each, *above))
+        rows.append((NAMES[objective], FRONT_ENDS[family], f"{best:g} %", each, *above))
     columns = ["objective", "front end", "best size, of Slim", "best of the seeds", "smallest above it", "largest above it"]
     return pd.DataFrame(rows, columns=columns).set_index("objective")
 
@@ -245,6 +244,14 @@ def costs(profile: Profile, cells: list[str], seconds: float) -> pd.DataFrame:
         budget = f"{cell.training.budget.amount:g} {cell.training.budget.unit}"
         rows[name] = [cost.params, cost.macs / seconds / 1e6, share, cell.training.learning_rate, budget]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["parameters", "MMAC a second", "front end", "peak rate", "budget"])
+
+
+def reconstructed(profile: Profile) -> str:
+    """Which cells of TERA's predict MFCC at zero mean and unit variance over the utterance, and which predict them as they are."""
+    objectives = {name: cell.objective for name, cell in profile.studies["budget"].cells.items()}
+    told = {True: "normalised over the utterance", False: "as they are"}
+    cells = {kind: [n for n, o in objectives.items() if o.name == "reconstruction" and o.normalise == kind] for kind in told}
+    return "MFCC " + "; ".join(f"{told[kind]}: {', '.join(names) or 'no cell'}" for kind, names in cells.items()) + "."
 
 
 def mean_seconds(profile: Profile, corpus: Corpus) -> float:

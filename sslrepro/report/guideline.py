@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from sslrepro.budget.figures import OBJECTIVES
-from sslrepro.budget.fits import Vertex, parametric_loss, u_curve
+from sslrepro.budget.fits import Vertex, parametric_loss, u_curve, vertex_shift
 from sslrepro.budget.published import size_sweep
 from sslrepro.config import Profile
 from sslrepro.report.batch_size import plain_ticks
@@ -27,23 +27,66 @@ MARKERS = dict(zip(OBJECTIVES, "osD", strict=True))
 
 def vertices(folder: Path, profile: Profile) -> pd.DataFrame:
     """The bottom of every U with at least four sizes (of ours: those that all budgets of the objective ran): whose, objective, budget,
-    metric, flops, size in parameters, low, high, inside."""
+    metric, flops, size in parameters, low, high, inside, and in words where the size lies among those that ran."""
+    return _table(_fitted(folder, profile))
+
+
+def _table(fitted: list[tuple[dict, Vertex, pd.Series]]) -> pd.DataFrame:
     rows = []
+    for at, vertex, sizes in fitted:
+        values = {"size": vertex.size, "low": vertex.low, "high": vertex.high, "inside": vertex.inside}
+        rows.append(at | values | {"lies": lies(vertex.size, sizes)})
+    return pd.DataFrame(rows)
+
+
+def lies(size: float, sizes: pd.Series) -> str:
+    """Where a size lies among those that ran: at or past either of them, other sizes could move it."""
+    if math.isnan(size):
+        return "no minimum"
+    return "on the bound: smallest" if size <= sizes.min() else "on the bound: largest" if size >= sizes.max() else "inside"
+
+
+def exponents(folder: Path, profile: Profile) -> pd.DataFrame:
+    """The best size as a power of the budget, from the two budgets' vertices of each objective and metric, with a 95 % bootstrap interval;
+    and where the vertices lie, because the power of one that lies past the sizes that ran is an extrapolation."""
+    found: dict[tuple[str, ...], dict[str, tuple[float, Vertex, str]]] = {}
+    for at, vertex, sizes in _fitted(folder, profile):
+        key = (at["whose"], OBJECTIVES[at["objective"]], METRICS[at["metric"]][1])
+        found.setdefault(key, {})[at["budget"]] = at["flops"], vertex, lies(vertex.size, sizes)
+    rows = []
+    for key, budgets in found.items():
+        if {"full", "half"} <= set(budgets):
+            (more, larger, of_full), (less, smaller, of_half) = budgets["full"], budgets["half"]
+            power, *interval = (value / math.log(less / more) for value in vertex_shift(smaller, larger))
+            low, high = sorted(interval)
+            said = f"{power:+.2f} [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else "curves open downwards"
+            rows.append((*key, said, of_half, of_full))
+    columns = ["whose", "objective", "metric", "power of the budget", "half budget's lies", "full budget's lies"]
+    return pd.DataFrame(rows, columns=columns).set_index(columns[:3])
+
+
+def _fitted(folder: Path, profile: Profile) -> list[tuple[dict, Vertex, pd.Series]]:
+    """Of every U: what it is of (whose, objective, budget, metric, flops), its vertex, and the sizes that ran, in parameters."""
     ours = with_flops(results(folder, SWEEP).query('family == "paper\'s share"'), profile)
     ours = ours.dropna(subset="flops")
     budgets = ours.groupby("objective").budget.nunique()
     ran = ours.groupby(["objective", "size_pct"]).budget.transform("nunique")
+    found = []
     for (objective, budget), part in ours[ran == ours.objective.map(budgets)].groupby(["objective", "budget"]):
         for metric in METRICS:
             mine = part.dropna(subset=metric) if metric in part else part[:0]
             if mine.size_pct.nunique() >= 4:
-                vertex = u_curve(mine.size_pct, mine[metric], seed=f"{objective} {budget} {metric}")
-                rows.append(_vertex_row("ours", objective, budget, metric, part.flops.median(), _in_parameters(vertex, mine)))
+                vertex = _in_parameters(u_curve(mine.size_pct, mine[metric], seed=f"{objective} {budget} {metric}"), mine)
+                found.append((_of("ours", objective, budget, metric, part), vertex, mine.groupby("size_pct")["cost.params"].mean()))
     for (objective, budget), part in size_sweep().groupby(["objective", "budget"]):
         for metric, (column, _) in METRICS.items():
             vertex = u_curve(part.params, part[column], seed=f"{objective} {budget} {column}")
-            rows.append(_vertex_row("published", objective, budget, metric, part.flops.median(), vertex))
-    return pd.DataFrame(rows)
+            found.append((_of("published", objective, budget, metric, part), vertex, part.params))
+    return found
+
+
+def _of(whose: str, objective: str, budget: str, metric: str, runs: pd.DataFrame) -> dict:
+    return {"whose": whose, "objective": objective, "budget": budget, "metric": metric, "flops": runs.flops.median()}
 
 
 def _in_parameters(vertex: Vertex, runs: pd.DataFrame) -> Vertex:
@@ -54,24 +97,23 @@ def _in_parameters(vertex: Vertex, runs: pd.DataFrame) -> Vertex:
     sizes = runs.groupby("size_pct")["cost.params"].mean().sort_index()
     x, y = np.log(sizes.index.to_numpy(float)), np.log(sizes.to_numpy())
 
-    def parameters(per_cent: float) -> float:
-        if per_cent in (0.0, math.inf):  # an open end of an interval
-            return per_cent
-        at = min(max(int(np.searchsorted(x, math.log(per_cent))), 1), len(x) - 1)
+    def log_parameters(log_per_cent: np.ndarray) -> np.ndarray:
+        at = np.clip(np.searchsorted(x, log_per_cent), 1, len(x) - 1)
         slope = (y[at] - y[at - 1]) / (x[at] - x[at - 1])
-        return math.exp(y[at] + slope * (math.log(per_cent) - x[at]))
+        return y[at] + slope * (log_per_cent - x[at])
 
-    return replace(vertex, size=parameters(vertex.size), low=parameters(vertex.low), high=parameters(vertex.high))
+    def parameters(per_cent: float) -> float:
+        open_end = per_cent in (0.0, math.inf)
+        return per_cent if open_end else float(np.exp(log_parameters(np.log(per_cent))))
 
-
-def _vertex_row(whose: str, objective: str, budget: str, metric: str, flops: float, vertex: Vertex) -> dict:
-    named = {"whose": whose, "objective": objective, "budget": budget, "metric": metric, "flops": flops}
-    return named | {"size": vertex.size, "low": vertex.low, "high": vertex.high, "inside": vertex.inside}
+    ends = {name: parameters(getattr(vertex, name)) for name in ("size", "low", "high")}
+    return replace(vertex, **ends, log_draws=log_parameters(vertex.log_draws))
 
 
 def fitted_losses(folder: Path) -> pd.DataFrame:
     """The parametric loss E + A / parameters^alpha + B / hours^beta of each objective with at least seven runs over both budgets, with 95 %
-    intervals, and the best of the sizes that ran for the full budget."""
+    intervals, and the best of the sizes that ran for the full budget and where it lies among them. `power of the budget`: beta / (alpha +
+    beta), that of the best size if an hour's cost were in proportion to the size."""
     rows = {}
     ours = results(folder, SWEEP).query('family == "paper\'s share"')
     ours = ours.dropna(subset=["loss", "cost.hours_seen"]) if {"loss", "cost.hours_seen"} <= set(ours.columns) else ours[:0]
@@ -84,23 +126,27 @@ def fitted_losses(folder: Path) -> pd.DataFrame:
         values = {name: (getattr(fit, name), *fit.intervals[name]) for name in ("floor", "alpha", "beta")} | {
             "best size": (best, low, high)
         }
+        powers = fit.draws[:, 4] / (fit.draws[:, 3] + fit.draws[:, 4])
+        values["power of the budget"] = (fit.beta / (fit.alpha + fit.beta), *np.percentile(powers, [2.5, 97.5]))
         rows[objective] = {name: f"{value:.3g} [{low:.3g}, {high:.3g}]" for name, (value, low, high) in values.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["floor", "alpha", "beta", "best size"])
+        rows[objective]["lies"] = lies(best, full["cost.params"])
+    columns = ["floor", "alpha", "beta", "power of the budget", "best size", "lies"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def draw_guideline(folder: Path, profile: Profile) -> Figure:
     """The best size against the budget in FLOPs, ours and the published sweep's in one figure; dotted: through the two medians. Right: the
     published ones alone, which lie within a factor of two on both axes."""
-    table = vertices(folder, profile)
-    closed = table[table.inside & (table.low > 0)]
+    fitted = [(at, vertex, sizes) for at, vertex, sizes in _fitted(folder, profile) if vertex.inside and vertex.low > 0]
+    closed = _table(fitted)
     figure, (axis, near) = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained", width_ratios=[1.2, 1.0])
     _vertices(axis, closed, 1.02)
     _vertices(near, closed[closed.whose == "published"], 1.03)
-    medians = closed.groupby("whose")[["flops", "size"]].median()
-    if len(medians) == 2:
-        (low, high), (small, large) = medians["flops"].sort_values(), medians.sort_values("flops")["size"]
-        power = np.log(large / small) / np.log(high / low)
-        axis.plot([low, high], [small / 1e6, large / 1e6], ":", color="0.4", label=f"budget to the power {power:.2f}")
+    line = _across(fitted)
+    if line is not None:
+        flops, sizes, power = line
+        label = "budget to the power {:.2f}\n[{:.2f}, {:.2f}]".format(*power)
+        axis.plot(flops, sizes / 1e6, ":", color="0.4", label=label)
     handles = [plt.Line2D([], [], color=colour, marker="o", linestyle="", label=METRICS[m][1]) for m, colour in _colours().items()]
     handles += [plt.Line2D([], [], color="0.3", marker=m, linestyle="", label=OBJECTIVES[o]) for o, m in MARKERS.items()]
     handles += [plt.Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="white", label="published", **EDGE)]
@@ -115,6 +161,20 @@ def draw_guideline(folder: Path, profile: Profile) -> Figure:
     near.set_xticks(list(budgets.values()), list(budgets))
     near.minorticks_off()
     return done(figure)
+
+
+def _across(fitted: list[tuple[dict, Vertex, pd.Series]]) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]] | None:
+    """From the median of our vertices to that of the published: FLOPs and sizes of both, and the power of the budget that joins them with
+    its 95 % bootstrap interval; None where one of them is missing."""
+    ends = [[(at["flops"], vertex) for at, vertex, _ in fitted if at["whose"] == whose] for whose in ("ours", "published")]
+    if not all(ends):
+        return None
+    flops = np.array([np.median([spent for spent, _ in end]) for end in ends])
+    sizes = np.array([np.median([vertex.size for _, vertex in end]) for end in ends])
+    draws = [np.nanmedian([vertex.log_draws for _, vertex in end], axis=0) for end in ends]
+    apart = math.log(flops[1] / flops[0])
+    low, high = np.percentile((draws[1] - draws[0]) / apart, [2.5, 97.5])
+    return flops, sizes, (math.log(sizes[1] / sizes[0]) / apart, low, high)
 
 
 def _colours() -> dict[str, tuple]:

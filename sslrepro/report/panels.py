@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -36,6 +39,15 @@ def done(figure: Figure) -> Figure:
     return figure
 
 
+def marks(names: Iterable[str]) -> dict[str, dict]:
+    """A colour and a hollow shape for each name: of two points in one place both are seen."""
+    names = list(names)
+    shapes = [shape for _, shape in zip(names, itertools.cycle("osD^v<>p"), strict=False)]
+    colours = sns.color_palette("colorblind", len(names))
+    hollow = {"markerfacecolor": "none", "markeredgewidth": 1.6, "markersize": 7, "capsize": 3, "capthick": 1.2, "elinewidth": 1.2}
+    return {name: {"color": colour, "marker": shape, **hollow} for name, colour, shape in zip(names, colours, shapes, strict=True)}
+
+
 def beside(axis: Axes) -> None:
     """The legend at the right of a row's last panel: names beside their points run into one another."""
     if axis.get_legend_handles_labels()[0]:
@@ -47,4 +59,6 @@ def floors(axis: Axes, table: pd.DataFrame, metric: str) -> None:
     for cell, rows in table[table.cell.str.startswith("floor")].dropna(subset=metric).groupby("cell"):
         value = 100 * error(metric, rows[metric]).mean()
         axis.axhline(value, color="0.5", linestyle=":", linewidth=1)
-        axis.text(0.99, value, cell, transform=axis.get_yaxis_transform(), fontsize="small", color="0.4", ha="right", va="bottom")
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # no line of the grid goes through the name
+        place = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "ha": "right", "va": "bottom"}
+        axis.annotate(cell, (0.99, value), (0, 2), fontsize="small", color="0.4", bbox=box, **place)

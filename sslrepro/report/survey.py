@@ -17,12 +17,14 @@ from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 from sslrepro.claims.curves import reached
 from sslrepro.config import Profile
 from sslrepro.paths import results_dir
+from sslrepro.report.batch_size import plain_ticks
 from sslrepro.report.efficiency_map import COSTS, QUALITY, efficiency_map, error
-from sslrepro.report.panels import beside, done, floors, nothing, panels, wide
+from sslrepro.report.panels import beside, done, floors, marks, nothing, panels, wide
 from sslrepro.report.style import write
 
 STUDENTS = r"hubert|distilhubert.*|fithubert|lighthubert|lighthubert-small|melhubert-20ms"
-RACE = ("wav2vec2", "data2vec", "data2vec2")  # which reaches a score first
+RACE = {"wav2vec2": "wav2vec 2.0", "data2vec": "data2vec", "data2vec2": "data2vec 2.0"}  # which reaches a score first
+RIVALS, RACER = ("wav2vec2", "data2vec"), "data2vec2"
 CONTINUOUS = r"^(?P<continuous>distilhubert-continuous)(?:-r(?P<rate>[\d.]+))?$"
 OWN_RATE = 2.0  # of distilhubert-continuous and distilhubert-variable, in their settings
 LEAST = -25.0  # per cent of a gain: the lower edge of the map
@@ -63,19 +65,19 @@ def draw_students(folder: Path) -> Figure:
     figure, axes = panels(max(len(shown), 1), 4.6)
     timed = table.dropna(subset="cost.inference_seconds") if "cost.inference_seconds" in table else table[:0]
     timed = timed[timed.cell.str.fullmatch(STUDENTS)]
-    cells = timed.cell.unique()
-    colours = dict(zip(cells, sns.color_palette("colorblind", len(cells)), strict=True))
+    style = marks(timed.cell.unique())
     for axis, metric in zip(axes, shown, strict=False):
         floors(axis, table, metric)
         for cell, rows in timed.dropna(subset=metric).groupby("cell", sort=False):
             value, seconds = 100 * error(metric, rows[metric]), rows["cost.inference_seconds"].mean()
-            axis.errorbar(1e3 * seconds, value.mean(), value.std(ddof=0), fmt="o", capsize=3, color=colours[cell], label=cell)
+            axis.errorbar(1e3 * seconds, value.mean(), value.std(ddof=0), linestyle="", label=cell, **style[cell])
         axis.set(xlabel="inference of one utterance of 15 s, ms", ylabel=f"{QUALITY[metric]}, %")
-        axis.margins(x=0.15, y=0.15)  # before the limit on the left, which ends all scaling by itself
+        axis.margins(x=0.15, y=0.15)
         if timed.empty:
             axis.text(0.5, 0.5, "this profile times nothing", transform=axis.transAxes, ha="center")
         else:
-            axis.set_xlim(left=0)
+            axis.set_xscale("log")
+            plain_ticks(axis.xaxis, *axis.get_xlim())
     beside(axes[-1])
     return done(figure)
 
@@ -104,8 +106,8 @@ def equal_scores(folder: Path) -> pd.DataFrame:
     below that floor."""
     rows, table = race(folder), wide(folder)
     found, at_start = [], table[table.cell == "floor-random"]
-    for rival in RACE[:2]:
-        curves = {cell: rows[rows.cell == cell].sort_values("seconds") for cell in (RACE[2], rival)}
+    for rival in RIVALS:
+        curves = {cell: rows[rows.cell == cell].sort_values("seconds") for cell in (RACER, rival)}
         if any(curve.empty for curve in curves.values()) or at_start.get(metric := rows.metric.iloc[0], pd.Series()).dropna().empty:
             continue
         start = np.array([[100 * error(metric, at_start[metric]).mean()]])
@@ -113,8 +115,8 @@ def equal_scores(folder: Path) -> pd.DataFrame:
         if common[0] >= start[0, 0]:
             continue
         own, other = (reached(c.seconds.to_numpy(), c["mean"].to_numpy()[None], start, common)[0] for c in curves.values())
-        found.append({"rival": rival, "error": common[0], RACE[2]: own, "the rival": other, "times as soon": other / own})
-    return pd.DataFrame(found, columns=["rival", "error", RACE[2], "the rival", "times as soon"]).set_index("rival")
+        found.append({"rival": rival, "error": common[0], RACER: own, "the rival": other, "times as soon": other / own})
+    return pd.DataFrame(found, columns=["rival", "error", RACER, "the rival", "times as soon"]).set_index("rival")
 
 
 def draw_race(folder: Path) -> Figure:
@@ -124,14 +126,18 @@ def draw_race(folder: Path) -> Figure:
     figure, axes = panels(1, 5.4)
     if rows.empty:
         return nothing(figure, axes[0], "this profile scores nothing along the way")
+    style = marks(RACE)
     for cell, points in rows.groupby("cell"):
+        bars = {"fmt": "none", "color": style[cell]["color"], "alpha": 0.5, "elinewidth": 1.0, "capthick": 1.0}
         reach = [(points.seconds - points.shortest).tolist(), (points.longest - points.seconds).tolist()]
-        axes[0].errorbar(points.seconds, points["mean"], points["std"], reach, marker="o", capsize=3, label=cell)
+        axes[0].errorbar(points.seconds, points["mean"], xerr=reach, capsize=2, **bars)
+        axes[0].errorbar(points.seconds, points["mean"], points["std"], label=RACE[cell], **style[cell])
     probe = rows.metric.iloc[0]
     if probe in table:
         floors(axes[0], table, probe)
     axes[0].set(xlabel="training, s", ylabel=f"{QUALITY[probe]}, %", xlim=(0, None))
-    axes[0].legend(fontsize="small")
+    axes[0].margins(y=0.08)
+    beside(axes[0])
     return done(figure)
 
 
@@ -163,8 +169,7 @@ def draw_rates(folder: Path) -> Figure:
             axis.errorbar(OWN_RATE * 1.03, alone.mean(), alone.std(ddof=1), fmt="s", capsize=3, label=f"trained at {OWN_RATE:g} alone")
         floors(axis, table, metric)
         axis.set(xlabel="frames a segment, on average", ylabel=f"{QUALITY[metric]}, %")
-        axis.set_xticks(sorted(set(points.rate)))
-        axis.margins(x=0.15)
+        axis.set(xticks=sorted(set(points.rate)), xlim=(points.rate.min() - 0.4, points.rate.max() + 0.4))
     beside(axes[-1])
     return done(figure)
 

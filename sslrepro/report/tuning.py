@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sslrepro.report.panels import beside, done, nothing, panels, wide
+from sslrepro.report.batch_size import plain_ticks
+from sslrepro.report.panels import beside, done, marks, nothing, panels, wide
 
 TUNED = r"^fine_tune_(?P<minutes>[\d.]+)min\.(?P<unit>wer|per|error)$"
 UNITS = {"wer": "word error rate", "per": "phone error rate", "error": "wrong keywords"}
@@ -55,11 +56,14 @@ def draw_tunings(folder: Path, task: str = "tune") -> Figure:
         "seconds": "time of the run, s",
     }
     for axis, (column, label) in zip(axes, columns.items(), strict=True):
+        style = marks(sorted(table.method.unique()))
         for method, rows in table.groupby("method"):
             x, y = rows[column].mean(), rows["error"].mean()
-            axis.errorbar(x, y, rows["error"].std(ddof=0), fmt="o", capsize=3, label=method)
+            axis.errorbar(x, y, rows["error"].std(ddof=0), linestyle="", label=method, **style[method])
         axis.set(xlabel=label, ylabel=f"{table.unit.iloc[0]}, %")
-        axis.set_xscale("log" if column == "trainable" else "linear")
         axis.margins(x=0.2, y=0.15)
+        if column == "trainable":
+            axis.set_xscale("log")
+            plain_ticks(axis.xaxis, *axis.get_xlim())
     beside(axes[-1])
     return done(figure)

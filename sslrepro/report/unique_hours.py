@@ -62,23 +62,28 @@ def subsets(profile: Profile, corpus: Corpus, folder: Path) -> pd.DataFrame:
 
 def contrasts(folder: Path) -> pd.DataFrame:
     """What all the hours, every speaker and augmented audio give of what fewer hours lose: differences paired by seed, with Student's 95 %
-    intervals. A row for each number of hours that has such a variant; below 0 is better."""
+    intervals. A row for each number of hours that has such a variant; below 0 is better. A subset that ran with every speaker alone is
+    compared with that."""
     table, names = results(folder, UNIQUE), names_of(folder)
-    rows = {}
     if table.empty:
         return pd.DataFrame()
+    ran = set(zip(table.variant, table.hours, strict=True))
     most = table[table.variant == PLAIN].hours.max()
-    compared = ((PLAIN, most, "{most:g} h - {hours:g} h"), (AUGMENTED, None, "{hours:g} h augmented - {hours:g} h"))
-    compared += ((FIXED, None, "{hours:g} h of every speaker - {hours:g} h"),)
-    for hours in sorted(table[table.variant == AUGMENTED].hours.unique()):
-        plain = _by_seed(table, PLAIN, hours)
-        for variant, other, said in compared:
-            of = _by_seed(table, variant, hours if other is None else other)
-            rows[said.format(hours=hours, most=most)] = {names[m]: told(paired(of[m], plain[m])) for m in METRICS if m in table}
-        of, whole = _by_seed(table, AUGMENTED, hours), _by_seed(table, PLAIN, most)
-        rows[f"{hours:g} h augmented - {most:g} h"] = {names[m]: told(paired(of[m], whole[m])) for m in METRICS if m in table}
+    pairs = []
+    for hours in sorted({hours for variant, hours in ran if variant != PLAIN}):
+        plain = (PLAIN if (PLAIN, hours) in ran else FIXED, hours)
+        pairs += [((PLAIN, most), plain), ((AUGMENTED, hours), plain), ((FIXED, hours), plain), ((AUGMENTED, hours), (PLAIN, most))]
+    rows = {}
+    for of, other in pairs:
+        if of != other and {of, other} <= ran:
+            mine, its = _by_seed(table, *of), _by_seed(table, *other)
+            rows[f"{_said(*of)} - {_said(*other)}"] = {names[m]: told(paired(mine[m], its[m])) for m in METRICS if m in table}
     found = pd.DataFrame.from_dict(rows, orient="index")
     return found.loc[:, found.ne("").any()] if len(found) else found
+
+
+def _said(variant: str, hours: float) -> str:
+    return f"{hours:g} h" + {PLAIN: "", FIXED: " of every speaker", AUGMENTED: " augmented"}[variant]
 
 
 def _by_seed(table: pd.DataFrame, variant: str, hours: float) -> pd.DataFrame:

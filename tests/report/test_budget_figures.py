@@ -79,8 +79,9 @@ def test_vertices_are_found_where_they_were_put(folder, laptop):
 
 
 def test_a_size_of_one_budget_alone_moves_no_vertex(folder, laptop):
+    table = pd.read_csv(folder / "metrics.csv").query("cell != 'hubert-size1582-half'")
+    table.to_csv(folder / "metrics.csv", index=False)
     before = guideline.vertices(folder, laptop).query("whose == 'ours' and objective == 'hubert'")
-    table = pd.read_csv(folder / "metrics.csv")
     table.loc[table.cell == "hubert-size1582", "value"] *= 3
     table.to_csv(folder / "metrics.csv", index=False)
     pd.testing.assert_frame_equal(guideline.vertices(folder, laptop).query("whose == 'ours' and objective == 'hubert'"), before)
@@ -102,6 +103,22 @@ def test_the_parametric_loss_is_fitted_where_both_budgets_ran(tmp_path):
         assert float(fit[name].split()[0]) == pytest.approx(wanted, rel=0.15)
     law = [2.0 + 40 / p**0.3 + 1.2 / (1e6 / p) ** 0.4 for p in (1e5, 4e5, 1e6, 4e6)]
     assert float(fit["best size"].split()[0]) == (1e5, 4e5, 1e6, 4e6)[int(np.argmin(law))]
+    assert float(fit["power of the budget"].split()[0]) == pytest.approx(0.4 / 0.7, rel=0.1) and fit["lies"] == "inside"
+
+
+def test_the_power_of_the_budget_has_an_interval_and_knows_its_bounds(folder, laptop):
+    """Made so that the best size halves in per cent with the budget, in parameters by what the family has there; published beside it."""
+    table = guideline.exponents(folder, laptop)
+    power, low, high = (
+        float(value.strip("[],")) for value in table.loc[("ours", "HuBERT", "validation loss"), "power of the budget"].split()
+    )
+    wanted = math.log(parameters(laptop, "hubert", BEST) / parameters(laptop, "hubert", BEST / 2)) / math.log(2)
+    assert power == pytest.approx(wanted, rel=0.2) and low < power < high and high - low < 1
+    assert {"ours", "published"} == set(table.index.get_level_values("whose"))
+    assert (table.loc["ours", ["half budget's lies", "full budget's lies"]] == "inside").all(axis=None)
+    sizes = pd.Series([1.0, 2.0, 3.0])
+    said = [guideline.lies(size, sizes) for size in (0.5, 1.0, 2.5, 3.0, math.nan)]
+    assert said == ["on the bound: smallest", "on the bound: smallest", "inside", "on the bound: largest", "no minimum"]
 
 
 def test_every_curve_is_over_its_own_best(folder):
@@ -175,8 +192,20 @@ def test_augmentation_is_contrasted_with_data_seed_by_seed(tmp_path):
     assert table["validation loss"].to_dict() == {
         "960 h - 10 h": "-0.300 [-0.300, -0.300]",
         "10 h augmented - 10 h": "-0.100 [-0.100, -0.100]",
-        "10 h of every speaker - 10 h": "",
         "10 h augmented - 960 h": "+0.200 [+0.200, +0.200]",
+    }
+
+
+def test_a_subset_of_every_speaker_alone_is_contrasted_too(tmp_path):
+    losses = {"unique960": 2.0, "unique100-fixed": 2.5, "unique100-augmented": 2.4, "unique10": 3.0, "unique10-fixed": 2.9, "unique1": 4.0}
+    rows = [("budget", cell, 0, "pretrain.valid_loss", loss) for cell, loss in losses.items()]
+    pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    assert unique_hours.contrasts(tmp_path)["validation loss"].to_dict() == {
+        "960 h - 10 h": "-1.000 (one seed)",
+        "10 h of every speaker - 10 h": "-0.100 (one seed)",
+        "960 h - 100 h of every speaker": "-0.500 (one seed)",
+        "100 h augmented - 100 h of every speaker": "-0.100 (one seed)",
+        "100 h augmented - 960 h": "+0.400 (one seed)",
     }
 
 
@@ -187,8 +216,8 @@ def test_the_best_size_has_an_interval_over_seeds(tmp_path):
     rows = [("budget", cell, s, "pretrain.valid_loss", loss) for cell, each in losses.items() for s, loss in enumerate(each)]
     pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
     table = budget.best_by_share(tmp_path).set_index("front end")
-    assert table.loc["paper's share"].tolist()[:3] == ["50 %", "50 %, 100 %", "+10.0% [+10.0%, +10.0%]"]
-    assert table.loc["free", "smallest above it"] == "+10.0% (one seed)"
+    assert table.loc["convolutions, the paper's share"].tolist()[:3] == ["50 %", "50 %, 100 %", "+10.0% [+10.0%, +10.0%]"]
+    assert table.loc["log-mels alone", "smallest above it"] == "+10.0% (one seed)"
 
 
 def test_updates_and_warm_up_a_size(tmp_path):
@@ -205,6 +234,12 @@ def test_costs_are_counted_at_the_mean_length(tiny_corpus_dir, laptop):
     assert seconds == pytest.approx(np.minimum(every[every >= 1.0], 8.0).mean())
     short, long = (budget.costs(laptop, ["hubert-slim"], s).loc["hubert-slim", "front end"] for s in (3.0, 8.0))
     assert short == pytest.approx(0.67, abs=0.01) and long < short - 0.1
+
+
+def test_how_teras_targets_are_normalised_is_told(laptop):
+    assert budget.reconstructed(laptop).endswith("tera-original; as they are: no cell.")
+    paper = budget.reconstructed(expand("paper"))
+    assert paper.startswith("MFCC normalised over the utterance: tera-original; as they are: tera-size30, ")
 
 
 def test_pairs_have_students_interval():

@@ -38,3 +38,16 @@ def test_published_shares_and_a_profile_without_fine_tunings(tmp_path):
     assert len(table[table.batch_seconds.isna()]) == 10
     figure = batch_size.draw_labels(made(tmp_path, [("b16", 0, "phone.accuracy", 0.5)]))
     assert [text.get_text() for text in figure.axes[0].texts] == ["this profile fine-tunes nothing"]
+
+
+def test_reading_with_an_n_gram_stands_beside_the_same_run_read_greedily(tmp_path):
+    """A run that was read greedily alone, here seed 0, is not among them; nothing is drawn where all were."""
+    rows = [(cell, seed, "fine_tune_3min.per", 0.5) for cell in ("b8", "scratch") for seed in (0, 3)]
+    assert batch_size.decoders(made(tmp_path, rows)).empty
+    assert [text.get_text() for text in batch_size.draw_decoders(tmp_path).axes[0].texts] == ["no run was read with a language model"]
+    rows += [(cell, 3, "fine_tune_3min.per_lm", 0.4) for cell in ("b8", "scratch")]
+    table = batch_size.decoders(made(tmp_path, rows))
+    assert table[["batch_seconds", "seed", "greedy", "n-gram"]].to_numpy().tolist() == [[0.0, 3, 50.0, 40.0], [8.0, 3, 50.0, 40.0]]
+    ours, theirs = batch_size.draw_decoders(tmp_path).axes
+    assert ours.get_title() == "ours: PER (seeds: 1)" and sum(len(line.get_xdata()) for line in theirs.lines[:-1]) == 40
+    assert batch_size.draw_labels(tmp_path).axes[0].get_title() == "ours; seeds: greedy 2, n-gram 1"

@@ -7,7 +7,7 @@ from sslrepro.claims.ledger import load_study
 from sslrepro.claims.results import COMPLEMENT
 from sslrepro.downstream.registry import TASKS
 from sslrepro.pipeline.profile import expand
-from sslrepro.report import survey, tuning
+from sslrepro.report import panels, survey, tuning
 
 LEDGER = load_study("survey")
 
@@ -44,6 +44,14 @@ def test_tunings_by_hand(folder):
     assert table.loc[("full", 0), "trainable"] == 100
     keywords = tuning.tunings(folder, "keyword").set_index(["method", "seed"])
     assert keywords.loc[("full", 0), ["error", "unit"]].tolist() == [pytest.approx(10.0), "wrong keywords"]
+
+
+def test_marks_tell_names_apart(folder):
+    """By shape as well as by colour, each hollow; the race is told by the methods' own names."""
+    style = panels.marks(f"cell{i}" for i in range(8))
+    assert len({look["marker"] for look in style.values()}) == len({look["color"] for look in style.values()}) == 8
+    axis = survey.draw_race(folder).axes[0]
+    assert {text.get_text() for text in axis.get_legend().get_texts()} == {"wav2vec 2.0", "data2vec 2.0"}
 
 
 def test_race_and_update_times_by_hand(folder):
