@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from sslrepro.config import (
     ContrastiveSettings,
@@ -21,6 +22,7 @@ from sslrepro.data.masking import negative_samples
 from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Batch, Totals
 from sslrepro.objectives.contrastive import Contrastive, contrastive_terms, perplexity, temperature_at
+from sslrepro.training.gradients import Step, update_gradients
 
 torch.set_num_threads(1)
 
@@ -139,6 +141,41 @@ def test_accumulation_is_the_bigger_batch():
         assert nats == pytest.approx(reference[0], rel=1e-6)
         for ours, theirs in zip(found, reference[1], strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+def test_diversity_is_of_the_update_or_by_name_of_each_micro_batch():
+    """`diversity_scope`: what the update's mean code distribution lacks, or the mean of what each micro-batch's own lacks. Told by the
+    gradient of the code logits, with and without the term."""
+    torch.manual_seed(0)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    objective = Contrastive(tiny_settings(), Upstream(tiny_model()))
+    weight = objective.quantizer.proj.weight
+    with torch.no_grad():
+        weight.mul_(20)  # few codes a frame, so that micro-batches differ
+    whole = make_batch(objective, [1.0, 1.3, 0.8, 1.7])
+    parts = [rows(whole, [0]), rows(whole, [1, 2, 3])]
+    counts = [sum(part.host_masked_counts) for part in parts]
+    totals = Totals(sum(counts), sum(whole.host_frames), 2, 0.0, 0)
+
+    def lost(share: torch.Tensor) -> torch.Tensor:
+        return (8 - perplexity(share)).sum() / 16
+
+    def gradient_of_update(scope: str, diversity_weight: float) -> torch.Tensor:
+        objective.settings = tiny_settings(diversity_scope=scope, diversity_weight=diversity_weight)
+        objective.zero_grad()
+        update_gradients(fabric, fabric.setup(Step(objective)), objective, parts, 0, 0, 0.0, {})
+        return weight.grad.clone()
+
+    codes = [objective.code_sums(part, totals) for part in parts]
+    by_hand = {
+        "update": lost(sum(codes) / totals.masked),
+        "micro_batch": sum(lost(code / count) for code, count in zip(codes, counts, strict=True)) / 2,
+    }
+    wanted = {scope: torch.autograd.grad(value, weight, retain_graph=True)[0] for scope, value in by_hand.items()}
+    for scope, gradient in wanted.items():
+        found = (gradient_of_update(scope, 10.0) - gradient_of_update(scope, 0.0)) / 10
+        torch.testing.assert_close(found / gradient.abs().max(), gradient / gradient.abs().max(), rtol=1e-3, atol=1e-4)
+    assert (wanted["update"] - wanted["micro_batch"]).norm() > 0.1 * wanted["update"].norm()
 
 
 def test_weightings_differ_as_published():

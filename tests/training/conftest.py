@@ -27,6 +27,7 @@ OBJECTIVES = {
         "horizon_start": 0.1, "horizon_end": 0.5, "horizon_anneal": 0.5,
     },
     "random_projection": {"name": "random_projection", "codes": 32, "dim": 8, "mels": 20},
+    "distillation": {"name": "distillation", "teacher": "trial/teacher", "teacher_model": MODEL, "layers": [1, 2]},
     "none": {"name": "none"},
 }  # fmt: skip
 TRAINING = {

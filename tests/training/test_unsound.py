@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
@@ -9,9 +12,9 @@ from sslrepro import objectives
 from sslrepro.data.corpus import Corpus
 from sslrepro.draws import key64
 from sslrepro.objectives.base import LossOutput
-from sslrepro.training import loop
-from sslrepro.training.loop import train
-from sslrepro.training.meter import Progress
+from sslrepro.training import checkpoint, loop
+from sslrepro.training.loop import State, train
+from sslrepro.training.meter import Health, Progress
 
 BAD = 5  # the update that goes wrong
 
@@ -26,6 +29,29 @@ class Scale(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         return grad * torch.inf
+
+
+@pytest.fixture
+def health():
+    """Of an objective whose chance level is 1.5 nats."""
+    return Health(SimpleNamespace(chance=lambda: {"loss": 1.5}), lambda members: [f"u{i}" for i in members])
+
+
+def suspected(health: Health, losses: list[float]) -> int | None:
+    """The update that the rule names."""
+    state = State()
+    for update, loss in enumerate(losses):
+        health.after_update(loss, update, np.arange(3), state)
+    return state.suspicion.get("update")
+
+
+def test_the_rule_of_divergence(health):
+    """The mean of 20 losses above twice the best such mean and above chance + 1: neither alone, and no spike that passes."""
+    calm = [1.4] * 40
+    assert suspected(health, [*calm, *[5.0] * 7, *calm]) is None
+    assert suspected(health, [*calm, *[5.0] * 20]) == 40 + 7  # 12 x 1.4 + 8 x 5 are above 20 x 2.8
+    assert suspected(health, [1.0] * 40 + [2.4] * 60) is None, "more than twice the best, but hardly above chance"
+    assert suspected(health, [3.0] * 40 + [5.0] * 60) is None, "above chance, but not twice the best"
 
 
 def run(corpus_dir, settings, folder, spoil=None):
@@ -83,3 +109,19 @@ def test_read_later_it_ends_the_same(kind, precision, tiny_corpus_dir, make_cell
     for name in ("update", "used", "hours_seen", "padded_hours", "losses", "evidence", "best_loss", "valid"):
         assert getattr(state, name) == getattr(later, name), name
     assert all(torch.equal(value, weights_later[name]) for name, value in weights.items())
+
+
+def test_a_rate_far_too_high_ends_as_diverged(tiny_corpus_dir, make_cell, tmp_path):
+    """The rate climbs until the weights run away; the evidence says when, from what, and with which utterances."""
+    schedule = {"kind": "linear", "warmup": 0.9}
+    training = {"budget": {"unit": "updates", "amount": 150.0}, "batch_seconds": 4.0, "micro_batch_seconds": 4.0, "learning_rate": 30.0}
+    settings = make_cell("reconstruction", training=training | {"schedule": schedule, "clip_norm": None, "checkpoint_seconds": 1e9})
+    _, state = run(tiny_corpus_dir, settings, tmp_path / "run")
+    evidence = state.evidence
+    assert state.status == "diverged" and 20 < evidence["update"] <= state.update < 150
+    assert len(evidence["losses"]) == 20 and evidence["mean_of_last_20"] == pytest.approx(sum(evidence["losses"]) / 20)
+    assert evidence["mean_of_last_20"] > 2 * evidence["best_mean_of_20"]
+    corpus = Corpus(tiny_corpus_dir)
+    assert set(evidence["utterances"]) <= {corpus.name(row) for row in corpus.rows} and evidence["utterances"]
+    _, _, kept = checkpoint.load_latest(tmp_path / "run" / "checkpoints")
+    assert kept["status"] == "diverged" and kept["evidence"] == evidence

@@ -25,6 +25,7 @@ from sslrepro.data.loading import TrainingData
 from sslrepro.data.targets import Targets, build_targets
 from sslrepro.draws import key64
 from sslrepro.errors import UserError
+from sslrepro.models.upstream import Upstream
 from sslrepro.paths import targets_dir
 from sslrepro.pipeline.profile import text
 from sslrepro.training import loop
@@ -46,6 +47,8 @@ def train_one(corpus: Path, folder: Path, settings: CellSettings, targets: Path 
     sitting = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     torch.manual_seed(key64(0, "init"))
     objective = objectives.build(settings)
+    if hasattr(objective, "begin"):
+        objective.begin(Upstream(settings.objective.teacher_model), fresh=True)
     seen = []
 
     def watch(module, arguments) -> None:
@@ -53,7 +56,8 @@ def train_one(corpus: Path, folder: Path, settings: CellSettings, targets: Path 
         if module.training and totals.update < settings.training.budget.amount:  # the dispersion looks further
             seen.append((totals.update, batch.keys))
             (folder / f"seen-{rank()}-{sitting}.json").write_text(json.dumps(seen))
-            if (rank(), sitting, totals.update) == (1, 0, dies_at):
+            within = sum(update == totals.update for update, _ in seen) > 1  # its first micro-batch is behind it
+            if (rank(), sitting, totals.update) == (1, 0, dies_at) and within:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     objective.register_forward_pre_hook(watch)
@@ -138,6 +142,26 @@ def test_processes_are_the_bigger_batch(kind, project, tiny_corpus_dir, make_cel
         for other in range(1, ranks):
             theirs, copy = read(folder, other)
             assert theirs == state and same(copy, last), "validation and health are those of the first rank"
+
+
+@pytest.mark.parametrize("kind", ["regression", "cloned_regression", "distillation"])
+def test_with_a_teacher_processes_are_the_bigger_batch(kind, tiny_corpus_dir, make_cell, tmp_path):
+    """1 process x accumulation 4, 2 x 2, 4 x 1: losses, weights and the teacher that follows them."""
+    settings = make_cell(kind, training={**FOUR, "budget": {"unit": "updates", "amount": 4.0}, "snapshots": []})
+    train_one(tiny_corpus_dir, tmp_path / "1", settings)
+    for processes in (2, 4):
+        one_host(processes, lambda n=processes: train_one(tiny_corpus_dir, tmp_path / str(n), settings))
+    wanted, weights = read(tmp_path / "1")
+    if kind != "distillation":
+        assert any("teacher" in name for name in weights)
+    for processes in (2, 4):
+        folder = tmp_path / str(processes)
+        assert samples(folder) == samples(tmp_path / "1")
+        state, last = read(folder)
+        assert state["losses"] == pytest.approx(wanted["losses"], rel=1e-5)
+        assert [row[3] for row in state["history"]] == pytest.approx([row[3] for row in wanted["history"]], rel=1e-4, abs=1e-6)
+        torch.testing.assert_close(last, weights, rtol=1e-4, atol=1e-5)
+        assert all(same(read(folder, other)[1], last) for other in range(1, processes))
 
 
 def test_a_rank_that_is_killed_leaves_no_trace(tiny_corpus_dir, make_cell, tmp_path, monkeypatch):
