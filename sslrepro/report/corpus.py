@@ -13,13 +13,18 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sslrepro.config import CorpusSettings, DownstreamSettings, LogMelFrontEnd, ModelSettings
+from sslrepro.config import CorpusSettings, DownstreamSettings, EncoderSettings, LogMelFrontEnd, ModelSettings
 from sslrepro.data.corpus import SAMPLE_RATE, Corpus
 from sslrepro.data.embedded import build_embedded
 from sslrepro.models.logmel import HOP, WINDOW, log_mel, mel_filters
 from sslrepro.paths import corpus_dir, root
 
 MELS = 80
+# what an encoder must rise above: what it hears, and itself before it has learned
+FLOORS = {
+    "log-mels": ModelSettings(front_end=LogMelFrontEnd(), encoder=None),
+    "random encoder": ModelSettings(front_end=LogMelFrontEnd(stack=2), encoder=EncoderSettings(layers=3, width=128, ffn=512, heads=4)),
+}
 _SPLITS = ("train", "valid", "test")
 
 
@@ -140,9 +145,9 @@ def nested_subsets(corpus: Corpus, steps: int = 4) -> pd.DataFrame:
 
 
 def task_levels(corpus: Corpus, tasks: list[str], updates: int, hours: float | None = None) -> pd.DataFrame:
-    """What each task starts from: the score of knowing nothing but the most frequent class (where that is a score), the floor that a
-    linear probe reaches on log-mel energies after so many updates on `hours` of training audio (None: half an hour, or what there is),
-    and the best score that there is.
+    """What each task starts from: the score of knowing nothing but the most frequent class (where that is a score), the floors that its
+    own head reaches, after so many updates on `hours` of training audio (None: half an hour, or what there is), on log-mel energies and
+    on a small encoder with random weights, and the best score that there is.
     """
     from sslrepro.downstream.registry import available, find_task
     from sslrepro.downstream.scores import score
@@ -150,15 +155,20 @@ def task_levels(corpus: Corpus, tasks: list[str], updates: int, hours: float | N
 
     hours = hours or min(0.5, math.floor(training_hours(corpus) * 1e4) / 1e4)
     settings = DownstreamSettings(tasks=tasks, updates=updates, train_hours=hours)
-    model = ModelSettings(front_end=LogMelFrontEnd(), encoder=None)
-    scores = score(Upstream(model), corpus, settings, seed=0)
+    scores = {}
+    for name, model in FLOORS.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            upstream = Upstream(model).eval()
+        scores[name] = score(upstream, corpus, settings, seed=0)
     rows = []
     for task in map(find_task, tasks):
-        why = available(task.name, corpus, settings) or scores.unavailable.get(task.name, "")
-        row = {"task": task.name, "metric": task.metric, "better": task.direction, "most frequent class": np.nan, "log-mels": np.nan}
+        why = available(task.name, corpus, settings) or scores["log-mels"].unavailable.get(task.name, "")
+        row = {"task": task.name, "metric": task.metric, "better": task.direction, "most frequent class": np.nan}
+        row |= dict.fromkeys(FLOORS, np.nan)
         if not why:
             row["most frequent class"] = _most_frequent(task.data(corpus, settings), task.name)
-            row["log-mels"] = scores.metrics[task.metric]
+            row |= {name: floor.metrics[task.metric] for name, floor in scores.items()}
         rows.append(row | {"best": 1.0 if task.direction == "higher" else 0.0, "left out because": why})
     return pd.DataFrame(rows).set_index("task")
 

@@ -81,6 +81,24 @@ def test_what_is_up_to_date_is_not_started():
     assert outdated(jobs, {"scoreboard"}) == []
 
 
+def test_with_everything_up_to_date_it_asks_dvc_once_runs_nothing_and_says_so(tmp_path, monkeypatch, capsys):
+    """A DVC that finds no change and notes what it is asked; then one that finds one, and does what it is told."""
+    answer, asked = tmp_path / "answer", tmp_path / "asked"
+    (tmp_path / "dvc").write_text(f'#!/bin/sh\necho "$@" >> {asked}\ncat {answer}\n')
+    (tmp_path / "dvc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    answer.write_text("{}")
+    assert pipeline.main(["tiny", "2"]) == 0
+    assert capsys.readouterr().out == "Data and pipelines are up to date.\n"
+    assert asked.read_text() == "--wait-for-lock status --json\n"
+
+    answer.write_text('{"study@survey": []}')
+    monkeypatch.setattr(pipeline.profile, "load", lambda name: name)
+    monkeypatch.setattr(pipeline, "jobs_of", lambda experiment: [Job("sources"), Job("study@survey", ("sources",))])
+    assert pipeline.main(["tiny", "2"]) == 0
+    assert asked.read_text().splitlines()[2:] == ["--wait-for-lock repro --single-item study@survey", "repro"]
+
+
 def test_each_has_its_share_of_the_machine(log, monkeypatch):
     monkeypatch.setattr(pipeline.os, "cpu_count", lambda: 8)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

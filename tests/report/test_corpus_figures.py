@@ -57,10 +57,14 @@ def test_subsets_nest_and_keep_or_add_speakers(tiny_corpus_dir):
     assert table.loc["added", "distinct speakers"].is_monotonic_increasing and table.loc["added", "distinct speakers"].iloc[0] == 1
 
 
-def test_levels_of_tasks_are_chance_and_floor(tiny_corpus_dir):
+def test_levels_of_tasks_are_chance_and_floors(tiny_corpus_dir):
     corpus = Corpus(tiny_corpus_dir)
-    levels = task_levels(corpus, ["phone", "keyword"], updates=30, hours=0.02)
-    assert levels.loc["phone", "most frequent class"] < levels.loc["phone", "log-mels"] < 1.0
+    levels = task_levels(corpus, ["phone", "keyword", "verification"], updates=30, hours=0.02)
+    for floor in ("log-mels", "random encoder"):
+        assert levels.loc["phone", "most frequent class"] < levels.loc["phone", floor] < levels.loc["phone", "best"] == 1.0
+    assert levels.loc["phone", "log-mels"] != levels.loc["phone", "random encoder"]
+    verification = levels.loc["verification"]
+    assert verification["left out because"] or (verification["most frequent class"], verification["best"]) == (0.5, 0.0)
     test = corpus.split("test")["keyword"].astype(str)
     shares = test.value_counts(normalize=True)
     given = levels.loc["keyword", "most frequent class"]
