@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslrepro.config import EncoderSettings
-from sslrepro.errors import UserError
 from sslrepro.models.compression import pool
 from sslrepro.models.dropped_attention import dropped_attention
 from sslrepro.models.fnet import FourierMixing
@@ -82,6 +81,4 @@ MIXERS: dict[str, type[nn.Module]] = {
 
 
 def build_mixer(settings: EncoderSettings) -> nn.Module:
-    if settings.mixer not in MIXERS:
-        raise UserError(f"model.encoder.mixer: no mixer named {settings.mixer!r}; there are: {', '.join(sorted(MIXERS))}")
     return MIXERS[settings.mixer](settings)

@@ -131,6 +131,8 @@ class Contrastive(Objective):
             mean_codes, share = totals.mean_codes + (code_sum - code_sum.detach()) / totals.masked, 1.0
         groups, codes_per_group = mean_codes.shape
         lost = (codes_per_group - perplexity(mean_codes)).sum()
+        if totals.mean_codes is not None:  # each micro-batch has the update's value, and the shares must add up to it once
+            lost = lost - (1 - 1 / totals.micro_batches) * lost.detach()
         penalty = feature_penalty(output, totals.frames)
         if s.weighting == "fairseq":
             extra = s.diversity_weight * lost / (groups * codes_per_group) * share + s.feature_weight * penalty

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sslrepro.budget.ops import fast_length, prime_factors
 from sslrepro.config import EncoderSettings
-from sslrepro.errors import UserError
 from sslrepro.models.blocks import join, split
 from sslrepro.models.mixers import MIXERS, build_mixer
 from sslrepro.models.padding import Padding
@@ -209,8 +208,3 @@ def test_the_decaying_mean_of_doubles_is_exact() -> None:
         at = torch.arange(length, dtype=torch.float64)
         weights = 0.995 ** (at[:, None] - at).abs()
         torch.testing.assert_close(found[row, :length], weights @ s[row, :length] / weights.sum(1, keepdim=True), rtol=0, atol=1e-12)
-
-
-def test_a_name_that_does_not_exist_lists_those_that_do() -> None:
-    with pytest.raises(UserError, match=r"no mixer named .fourier.*fnet"):
-        build("fourier")

@@ -116,7 +116,6 @@ def test_autocast_and_training_mode() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: build({"mixer": "no_such"}), "no mixer named 'no_such'"),
         (lambda: build({"layout": "conformer"}), "norm 'pre' only"),
         (lambda: build({"layout": "conformer", "norm": "pre", "conv_kernel": 4}), "must be odd"),
         (lambda: build({"position": PositionSettings(groups=3)}), "does not divide width"),
