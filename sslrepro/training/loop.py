@@ -208,6 +208,7 @@ def chance_level(objective: Objective, corpus: Corpus, targets: Targets | None, 
     """The metrics of a model that knows nothing: those that are known, and those that the validation split tells."""
     indices, device = corpus.split("valid").index.to_numpy(), fabric_for(settings).device
     batches = evaluation_batches(corpus, indices, settings, objective.draws, Shapes.of(objective), targets)
+    objective.to(device)  # a teacher may be asked
     return objective.chance() | objective.chance_on(load().to(device) for load in batches)
 
 
