@@ -210,15 +210,18 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
         return nothing(figure, axes[0, 0], "nothing of this corpus could be scored")
     for axis, metric in zip(axes[0], metrics, strict=True):
         present = table.dropna(subset=["flops", metric])
-        for place, ((objective, form), mine) in enumerate(present.groupby(["objective", "form"])):
+        objectives = present.groupby(["objective", "form"])
+        colours = sns.color_palette("colorblind", len(objectives))
+        for place, ((objective, form), mine) in enumerate(objectives):
             mean, spread = mine[metric].mean(), mine[metric].std()
             beside = 0.03 * place * present.flops.max()  # of one budget all: so that intervals do not hide each other
             trained, whole = mine.flops.mean() + beside, mine.whole.mean() + beside
-            style = {"color": f"C{place}", "capsize": 3}
-            axis.errorbar(trained, mean, 0 if np.isnan(spread) else spread, fmt="o", label=NAMES.get(objective, objective) + form, **style)
+            style = {"color": colours[place], "capsize": 3}
+            fmt = "^" if form else "o"
+            axis.errorbar(trained, mean, 0 if np.isnan(spread) else spread, fmt=fmt, label=NAMES.get(objective, objective) + form, **style)
             if whole > trained:
-                axis.plot([trained, whole], [mean, mean], ":", color=f"C{place}")
-                axis.plot(whole, mean, "o", markerfacecolor="white", color=f"C{place}", **EDGE)
+                axis.plot([trained, whole], [mean, mean], ":", color=colours[place])
+                axis.plot(whole, mean, fmt, markerfacecolor="white", color=colours[place], **EDGE)
         for cell, floor in results(folder, {"floor-{floor}": {}, "floor-{floor}-{size}": {}}).groupby("cell"):
             kind, _, size = cell.removeprefix("floor-").partition("-")
             style = {"linestyle": ":" if size else "--", "label": f"{kind} weights" + (f", {size}" if size else "")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,10 +22,14 @@ def wide(folder: Path) -> pd.DataFrame:
     return table.pivot_table(index=["cell", "seed"], columns="metric", values="value").reset_index()
 
 
-def panels(count: int, width: float = 4.0) -> tuple[Figure, list[Axes]]:
-    """So many panels side by side, each so many inches wide."""
-    figure, axes = plt.subplots(1, count, figsize=(width * count, 3.4), squeeze=False, layout="constrained")
-    return figure, list(axes[0])
+def panels(count: int, width: float = 4.0, across: int = 6) -> tuple[Figure, list[Axes]]:
+    """So many panels, each so many inches wide, at most so many side by side."""
+    across = min(count, across)
+    rows = math.ceil(count / across)
+    figure, axes = plt.subplots(rows, across, figsize=(width * across, 3.4 * rows), squeeze=False, layout="constrained")
+    for unused in axes.flat[count:]:
+        unused.set_axis_off()
+    return figure, list(axes.flat[:count])
 
 
 def nothing(figure: Figure, axis: Axes, why: str) -> Figure:

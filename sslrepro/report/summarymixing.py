@@ -237,7 +237,7 @@ def draw_quality(folder: Path, metrics: dict[str, tuple[str, float]]) -> Figure:
     table = wide(folder)
     table["mixer"] = table.cell.str.extract("^(?:wav2vec2|heads)-(.+)$")[0]  # a second head's cell starts from the first's encoder
     present = [name for name in metrics if name in table and table[table.mixer.notna()][name].notna().any()] or list(metrics)[:1]
-    figure, axes = panels(len(present), width=4.2)
+    figure, axes = panels(len(present), 4.2, across=3)
     for axis, name in zip(axes, present, strict=True):
         if name not in table or table[table.mixer.notna()].empty:
             nothing(figure, axis, "this profile scores nothing")
