@@ -85,7 +85,8 @@ def bounds(parts: list[Part], seeds: int) -> Bounds:
     highs = []
     for margin in listed:
         high = interval(margin)[1] if len(margin) > 1 else margin[0]
-        highs.append(float(np.nan_to_num(margin[0] + (high - margin[0]) * stricter(k, seeds), nan=math.inf)))
+        wide = float(margin[0] + (high - margin[0]) * stricter(k, seeds))
+        highs.append(math.inf if math.isnan(wide) else wide)
     place = int(np.argmin(highs))
     return Bounds(interval(smallest(parts))[0], highs[place], owners[place], place, k)
 

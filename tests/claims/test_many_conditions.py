@@ -7,7 +7,7 @@ from sslrepro.claims.bootstrap import Resampler
 from sslrepro.claims.contrasts import Close, PairDifferences
 from sslrepro.claims.curves import Trend, VertexShift
 from sslrepro.claims.laws import Spread
-from sslrepro.claims.margins import at_least, smallest
+from sslrepro.claims.margins import Part, at_least, smallest
 from sslrepro.claims.series import Frame, Series, Undecidable
 from sslrepro.claims.verdict import CONTRADICTED, REPLICATED, bounds, interval, verdict
 
@@ -74,6 +74,12 @@ def test_groups_of_equal_points_are_not_spread_by_noise():
         ends = bounds(test.judge(frame(values, [1, 1, 1, 2, 2, 2, 3, 3, 3])), 5)
         wrong += verdict(ends.low, ends.high) == CONTRADICTED
     assert wrong <= 8
+
+
+def test_an_end_that_nothing_bounds_is_infinite():
+    unbounded = np.array([-14.0, *[-np.inf] * 100, *[np.inf] * 100])
+    ends = bounds([Part("share", unbounded, 1.0, ">=", unbounded)], 4)
+    assert (ends.low, ends.high) == (-np.inf, np.inf)
 
 
 def test_close_has_two_sides():
