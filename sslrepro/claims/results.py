@@ -166,7 +166,7 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
                 point = {"cell": cell, "metric": role, "share": share, **captured, **length}
                 for key, m in spec.coordinates.items():
                     grows = share if m in ("cost.updates", "cost.hours_seen", "cost.seconds") else 1.0
-                    point[key] = float(extra[key][0]) * grows
+                    point[key] = float(f"{extra[key][0] * grows:.12g}")  # cells of 5 and of 6 seeds may have their mean's last bit apart
                 points.append(point)
                 values.append(value)
                 read.append((cell, full))
