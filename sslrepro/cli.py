@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,7 +17,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 for success, 1 for a check that failed, 2 for a mistake of the user, which is one message on stderr."""
     options = parser().parse_args(arguments)
     try:
-        return options.run(options)
+        code = options.run(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, such as head, has what it wanted; what is left must not fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except UserError as error:
         print(f"sslrepro: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """The command line: fast, one line for a mistake, exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -19,6 +20,15 @@ def test_help_imports_nothing_heavy():
     heavy = "[m for m in ('torch', 'pandas', 'pydantic') if m in sys.modules]"
     code = f"import sys; from sslrepro.cli import parser; parser().format_help(); print({heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_reader_that_leaves_is_no_traceback():
+    """`sslrepro … | head -1`, whose reader has gone before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "sslrepro", "count", "slim-100"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize(
