@@ -38,7 +38,9 @@ class Side:
     def __init__(self, library: str, **wanted: object) -> None:
         wanted = {"compiled": False, **wanted, "library": library}
         command = [sys.executable, "-m", "benchmarks.worker", json.dumps(wanted)]
-        self._process = subprocess.Popen(command, cwd=HERE.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # how threads wait is ours to choose for ours alone (sslrepro/__init__.py); a peer's are as its users have them
+        env = {name: value for name, value in os.environ.items() if library == "ours" or name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+        self._process = subprocess.Popen(command, cwd=HERE.parent, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
 
     def ask(self, request: str) -> float | str | None:

@@ -2,6 +2,8 @@
 
 import os
 
-# Read by OpenMP when torch is loaded. Its threads spin while they wait; on two cores with one other busy process that made an update of a
-# small model seven times slower (69 s against 9 s for 60 updates of 16 s of audio).
+# Read by OpenMP when torch is loaded. Its threads spin while they wait for work. Where another process is busy on one of two cores, that
+# made an update of a small model seven times slower; not to spin at all makes one a third slower where none is. A short spin costs
+# neither (benchmarks/NOTES.md): the first line is for other OpenMPs than GNU's, which reads the second.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")

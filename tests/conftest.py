@@ -37,6 +37,18 @@ def two_languages_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def onednn(monkeypatch) -> None:
+    """Products of float32 as on processors that are not Intel's."""
+    monkeypatch.setattr("sslrepro.models.linear._ONEDNN", True)
+
+
+@pytest.fixture
+def mkl(monkeypatch) -> None:
+    """Products of float32 as on Intel's processors."""
+    monkeypatch.setattr("sslrepro.models.linear._ONEDNN", False)
+
+
+@pytest.fixture
 def project(tmp_path, tiny_corpus_dir, monkeypatch) -> Path:
     """An empty project folder of its own whose profile `tiny` has that corpus: what is written goes there."""
     monkeypatch.setenv("SSLREPRO_ROOT", str(tmp_path))

@@ -15,6 +15,9 @@ from torch import Tensor
 from sslrepro.models.dropout import drop, factors, kept
 from sslrepro.models.linear import by_blocks, onednn
 
+_LARGE = 1 << 22  # multiplications of a head; below, calling a few at a time costs more than it saves
+_CACHED = 1 << 19  # attention weights, 2 MB: a processor's own cache
+
 
 def dropped_attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, share: float) -> Tensor:
     """`(batch, heads, frames, dim)` each, of one precision; `valid` (batch, 1, 1, frames) bool or None: keys that count."""
@@ -24,14 +27,14 @@ def dropped_attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, sha
 
 
 class _Attention(torch.autograd.Function):
-    """Large products of float32 one head after the other, so that a head's square of weights stays in the cache; else all at once."""
+    """Large products of float32 a few heads at a time, so that their squares of weights stay in the cache; else all at once."""
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, keep: Tensor, share: float) -> Tensor:
         ctx.save_for_backward(q, k, v, valid, keep)
-        ctx.share, ctx.by_head = share, by_blocks(q, k.mT)
+        ctx.share = share
         y = _by_frames(q)
-        for at, times in _pieces(q, ctx.by_head):
+        for at, times in _pieces(q, k):
             y[at] = times(drop(_weights(q[at], k[at], valid, at, times), keep[at], share), v[at].mT)
         return y
 
@@ -39,7 +42,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         whole_q, whole_k, whole_v, valid, keep = ctx.saved_tensors
         by_q, by_k, by_v = _by_frames(whole_q), _by_frames(whole_k), _by_frames(whole_v)
-        for at, times in _pieces(whole_q, ctx.by_head):
+        for at, times in _pieces(whole_q, whole_k):
             q, k, v, by_y = (x[at].contiguous() for x in (whole_q, whole_k, whole_v, grad))
             weights, scale = _weights(q, k, valid, at, times), factors(keep[at], ctx.share, q.dtype)
             by_v[at] = times((weights * scale).mT, by_y.mT)
@@ -56,12 +59,20 @@ def _weights(q: Tensor, k: Tensor, valid: Tensor | None, at: tuple, times: Calla
     return torch.softmax(scores, dim=-1)
 
 
-def _pieces(q: Tensor, by_head: bool) -> Iterator[tuple[tuple, Callable[[Tensor, Tensor], Tensor]]]:
+def _pieces(q: Tensor, k: Tensor) -> Iterator[tuple[tuple, Callable[[Tensor, Tensor], Tensor]]]:
     """Where a piece lies in `(batch, heads)`, and how it multiplies `a @ b.mT`."""
-    if by_head:
-        yield from ((at, onednn) for at in product(range(q.shape[0]), range(q.shape[1])))
+    (batch, heads, frames, dim), keys = q.shape, k.shape[2]
+    if by_blocks(q, k.mT):
+        yield from ((at, onednn) for at in product(range(batch), range(heads)))
+    elif q.dtype == torch.float32 and frames * keys * dim >= _LARGE:
+        some = max(1, _CACHED // (frames * keys))
+        yield from (((row, slice(head, head + some)), _batched) for row, head in product(range(batch), range(0, heads, some)))
     else:
-        yield (slice(None),), lambda a, b: a @ b.mT
+        yield (slice(None),), _batched
+
+
+def _batched(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b.mT
 
 
 def _by_frames(like: Tensor) -> Tensor:

@@ -1,17 +1,33 @@
 """Matrix products with weights, by the fastest exact kernel at hand.
 
-On processors torch gives float32 products to MKL, which runs at half of oneDNN's speed where the processor is not Intel's (measured in
-benchmarks/NOTES.md). Both are in torch; this is `torch.nn.Linear` through the other one, forward and backward. Other devices and
-precisions go torch's own way.
+On processors torch gives float32 products to MKL, which runs at half of oneDNN's speed where the processor is not Intel's. On Intel's it is
+the faster one, as oneDNN copies transposed matrices first (measured in benchmarks/NOTES.md). Both are in torch; this is
+`torch.nn.Linear` through the faster one, forward and backward. Other devices and precisions go torch's own way.
 """
 
 from __future__ import annotations
+
+import platform
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+def _intel() -> bool:
+    """Whether the processor is Intel's."""
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return "Intel" in platform.processor()
+
+
+_ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    and not (torch.backends.mkl.is_available() and _intel())
+)
 _LEAST = 1 << 26  # multiplications; below, making the kernel for a new shape (0.25 ms) costs more than it saves
 _LEAST_OF_BLOCKS = _LEAST // 2  # which share a kernel, and MKL's small products are slower
 _LEAST_OF_A_BLOCK = 1 << 22  # below, calling them one by one costs more than it saves
@@ -28,7 +44,7 @@ def by_blocks(a: Tensor, b: Tensor) -> bool:
     """Whether oneDNN makes the products `a @ b` best: `(..., rows, inner)`, `(..., inner, columns)`, one by one, by `onednn`."""
     single = a.dtype == b.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     one, many = a.shape[-2] * a.shape[-1] * b.shape[-1], a.numel() * b.shape[-1]
-    return single and _HAS_ONEDNN and a.device.type == "cpu" and one >= _LEAST_OF_A_BLOCK and many >= _LEAST_OF_BLOCKS
+    return single and _ONEDNN and a.device.type == "cpu" and one >= _LEAST_OF_A_BLOCK and many >= _LEAST_OF_BLOCKS
 
 
 class Linear(nn.Linear):
@@ -40,9 +56,15 @@ class Linear(nn.Linear):
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """`a @ b.T + bias` of one precision, without a gradient: `(..., inner)`, `(columns, inner)`. Transposed matrices are not copied."""
-    if a.dtype == torch.float32 and _by_onednn(a, b):
-        return onednn(a, b, bias)
-    return F.linear(a, b, bias)
+    return onednn(a, b, bias) if a.dtype == torch.float32 and _by_onednn(a, b) else F.linear(a, b, bias)
+
+
+def add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """Adds `a @ b.T` to `out`, which may have gaps between rows; without a gradient."""
+    if a.dtype == torch.bfloat16 or _by_onednn(a, b):  # the one has no such kernel for gaps, the other none that adds
+        out += product(a, b)
+    else:
+        out.addmm_(a, b.T)
 
 
 def onednn(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -56,7 +78,7 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _by_onednn(a: Tensor, b: Tensor) -> bool:
-    return _HAS_ONEDNN and a.device.type == "cpu" and a.numel() * b.shape[0] >= _LEAST
+    return _ONEDNN and a.device.type == "cpu" and a.numel() * b.shape[0] >= _LEAST
 
 
 class _Linear(torch.autograd.Function):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslrepro.models.linear import product
+from sslrepro.models.linear import add_product, product
 
 _ROWS = 1024  # of the first block at a time: stays in the cache
 
@@ -112,11 +112,10 @@ class _Convolution(torch.autograd.Function):
         blocks = (F.gelu(x) if activate else x).view(-1, stride * x.shape[1])
         out = None
         for late, taps in _groups(weight, stride):
-            part = product(blocks[late:, : taps.shape[1]], taps)
             if out is None:
-                out = part
+                out = product(blocks, taps)
             else:
-                out[:-late] += part
+                add_product(out[:-late], blocks[late:, : taps.shape[1]], taps)
         return out
 
     @staticmethod
@@ -127,11 +126,10 @@ class _Convolution(torch.autograd.Function):
         for late, taps in _groups(weight, ctx.stride):
             rows = grad[: len(grad) - late]
             by_taps.append(product(rows.T, blocks[late:, : taps.shape[1]].T))
-            part = product(rows, taps.T)
             if by_blocks is None:
-                by_blocks = part
+                by_blocks = product(rows, taps.T)
             else:
-                by_blocks[late:, : taps.shape[1]] += part
+                add_product(by_blocks[late:, : taps.shape[1]], rows, taps.T)
         outputs, inputs, kernel = weight.shape
         by_weight = torch.cat(by_taps, dim=1).view(outputs, kernel, inputs).transpose(1, 2)
         by_x = by_blocks.view(x.shape)

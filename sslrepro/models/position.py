@@ -14,6 +14,9 @@ from torch.nn.utils.parametrizations import weight_norm
 from sslrepro.config import PositionSettings
 from sslrepro.errors import UserError
 from sslrepro.models.padding import Padding
+from sslrepro.models.spectrum import GroupedConvolution
+
+_LONG, _KERNELS = 32, 1 << 13  # taps; pairs of an input and an output channel, whose spectra are what the transforms cost
 
 
 def build_position(settings: PositionSettings, dim: int) -> nn.Module | None:
@@ -48,7 +51,7 @@ class ConvPosition(nn.Module):
         for i, conv in enumerate(self.convs):
             if i > 0:
                 x = padding.zero(x, time=2)
-            x = F.conv1d(x, conv.weight, conv.bias, stride if i == 0 else 1, conv.padding, groups=conv.groups)
+            x = self._convolve(x, conv, stride if i == 0 else 1)
             x = x[..., : x.shape[-1] - self.drop]
             if i == 0 and self.normed:
                 padding = self._strided(padding, x.shape[-1], stride)
@@ -56,6 +59,14 @@ class ConvPosition(nn.Module):
                 x = F.layer_norm(x.transpose(1, 2), x.shape[1:2]).transpose(1, 2)
             x = F.gelu(x)
         return x.transpose(1, 2)
+
+    def _convolve(self, x: Tensor, conv: nn.Conv1d, stride: int) -> Tensor:
+        """Long kernels of few channels a group by Fourier transforms, in a quarter of the time (benchmarks/NOTES.md)."""
+        weight = conv.weight
+        single = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if single and stride == 1 and weight.shape[2] >= _LONG and weight[..., 0].numel() <= _KERNELS:
+            return GroupedConvolution.apply(x, weight, conv.groups) + conv.bias[:, None]
+        return F.conv1d(x, weight, conv.bias, stride, conv.padding, groups=conv.groups)
 
     def _strided(self, padding: Padding, size: int, stride: int) -> Padding:
         if stride == 1:

@@ -82,6 +82,7 @@ def test_without_dropout_to_the_byte() -> None:
     assert saved < predicted_upstream(model, 31_999, PLAIN) / 2
 
 
+@pytest.mark.usefixtures("onednn")
 @pytest.mark.parametrize("mixer", ["summary_mixing", "summary_mixing_lite"])
 def test_products_by_blocks_keep_as_much(mixer: str) -> None:
     """At a size where they go another way (models.blocks)."""

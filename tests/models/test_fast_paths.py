@@ -1,5 +1,7 @@
 """What the processor computes in its own way is what torch's modules compute: outputs and gradients, in double precision."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,11 @@ from sslrepro.models.activated import activated_linear
 from sslrepro.models.activation import Activation
 from sslrepro.models.blocks import BlockMLP, join, split
 from sslrepro.models.dropout import drop, kept
-from sslrepro.models.dropped_attention import dropped_attention
+from sslrepro.models.dropped_attention import _pieces, dropped_attention
 from sslrepro.models.front_end import build_front_end
-from sslrepro.models.linear import by_blocks, linear
+from sslrepro.models.linear import add_product, by_blocks, linear
+from sslrepro.models.padding import Padding
+from sslrepro.models.position import ConvPosition
 
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
 
@@ -87,12 +91,15 @@ def test_attention_with_dropout_in_bfloat16(padded):
         assert (got.double() - expected).norm() < 0.02 * expected.norm()
 
 
+@pytest.mark.parametrize("library", ["onednn", "mkl"])
 @pytest.mark.parametrize("padded", [False, True])
-def test_attention_with_dropout_head_by_head(padded):
+def test_attention_with_dropout_by_heads(padded, library, request):
+    """One head at a time, or a few."""
+    request.getfixturevalue(library)
     torch.manual_seed(0)
-    q, k, v = (torch.randn(2, 300, 192, requires_grad=True) for _ in range(3))  # three heads, as linears give them
-    heads = [x.unflatten(-1, (3, -1)).transpose(1, 2) for x in (q, k, v)]
-    assert by_blocks(heads[0], heads[1].mT)
+    q, k, v = (torch.randn(2, 300, 448, requires_grad=True) for _ in range(3))  # seven heads, as linears give them
+    heads = [x.unflatten(-1, (7, -1)).transpose(1, 2) for x in (q, k, v)]
+    assert len(list(_pieces(*heads[:2]))) == (14 if library == "onednn" else 4)
     valid = (torch.arange(300) < torch.tensor([[300], [180]]))[:, None, None, :] if padded else None
     torch.manual_seed(1)
     ours = dropped_attention(*heads, valid, 0.2)
@@ -101,14 +108,61 @@ def test_attention_with_dropout_head_by_head(padded):
     check(ours, wanted.float(), [q, k, v], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("library", ["onednn", "mkl"])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 7, 33), (2, 1100, 256)], ids=str)
-def test_float32_products(shape):
+def test_float32_products(shape, library, request):
+    request.getfixturevalue(library)
     torch.manual_seed(0)
     x, weight, bias = (torch.randn(s, requires_grad=True) for s in (shape, (256, shape[-1]), (256,)))
     check(linear(x, weight, bias), F.linear(x, weight, bias), [x, weight, bias], rtol=1e-4, atol=1e-3)
     assert linear(x[:0], weight, bias).shape == (0, *shape[1:-1], 256)
 
 
+@pytest.mark.parametrize("library", ["onednn", "mkl"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_products_are_added_where_rows_have_gaps(dtype, library, request):
+    request.getfixturevalue(library)
+    torch.manual_seed(0)
+    whole = torch.randn(1_100, 300)
+    a, b = torch.randn(1_000, 320), torch.randn(256, 320)
+    wanted = whole.clone()
+    wanted[100:, :256] += a.to(dtype).float() @ b.to(dtype).float().T
+    found = whole.to(dtype)
+    add_product(found[100:, :256], a.to(dtype), b.to(dtype))
+    tolerance = {"rtol": 1e-4, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 0.3}
+    torch.testing.assert_close(found.float(), wanted, **tolerance)
+
+
+@pytest.mark.parametrize("kernel", [32, 33, 128])
+@pytest.mark.parametrize("frames", [1, 50, 199])
+def test_long_position_convolutions(kernel, frames):
+    """By transforms in float32, by torch's convolution in double precision."""
+    torch.manual_seed(0)
+    position = ConvPosition(24, kernel, 4, 1)
+    x, padding = torch.randn(3, frames, 24, requires_grad=True), Padding.of([frames] * 3, frames, torch.device("cpu"))
+    ours = position(x, padding)
+    found = gradients(ours, [x, *position.parameters()])
+    assert "GroupedConvolution" in names_behind(ours) and ours.shape == x.shape
+    exact = copy.deepcopy(position).double()
+    wide = x.detach().double().requires_grad_()
+    wanted = exact(wide, padding)
+    assert "GroupedConvolution" not in names_behind(wanted)
+    torch.testing.assert_close(ours, wanted.float(), rtol=1e-4, atol=1e-5)
+    for got, expected in zip(found, gradients(wanted, [wide, *exact.parameters()]), strict=True):
+        torch.testing.assert_close(got, expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def names_behind(value: torch.Tensor) -> str:
+    """Of the operations that made it."""
+    names, left = [], [value.grad_fn]
+    while left:
+        node = left.pop()
+        names.append(type(node).__name__)
+        left += [earlier for earlier, _ in node.next_functions if earlier is not None]
+    return " ".join(names)
+
+
+@pytest.mark.usefixtures("onednn")
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "swish"])
 @pytest.mark.parametrize("averaged", [False, True], ids=["whole", "mean"])
 def test_products_by_blocks(activation, averaged):
