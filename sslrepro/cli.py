@@ -81,7 +81,9 @@ def parser() -> argparse.ArgumentParser:
     verify = verb("verify", "judge the claims: on our results, or on the papers' published numbers", _verify)
     verify.add_argument("--published", action="store_true", help="each claim's table must be replicated, its counter-table contradicted")
     verify.add_argument("--profile", default="quick", help="whose results (default: %(default)s)")
-    again = "this study's runs by today's code against kept results of other code: where equal to the last bit, these are not stale"
+    again = (
+        "this study's runs by today's code against kept results of other code: where numbers agree, these are not stale"
+    )
     verify.add_argument("--same-code", metavar="STUDY", help=again)
     _json(verify)
 
@@ -205,7 +207,8 @@ def _verify(options: argparse.Namespace) -> int:
 
     if options.same_code:
         compared = same_code(expand(options.profile), options.same_code)
-        print(json.dumps(compared) if options.json else f"equal to the last bit: {', '.join(compared)}")
+        said = ", ".join(f"{run} ({apart:.1g})" for run, apart in compared.items())
+        print(json.dumps(compared) if options.json else f"the same, to so many standard deviations over seeds: {said}")
         return 0
     expand(options.profile)  # an unknown name is refused here
     return show_scoreboard(options.profile, options.json)

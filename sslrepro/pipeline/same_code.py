@@ -1,8 +1,9 @@
 """Whether today's code still gives the kept results: some of their cells, run again, against `results/<profile>/<study>/metrics.csv`.
 
-Kept results carry a hash of the code that made them, and most changes of code change no number. Where cells that were run again give
-every number to the last bit, `same_code.json` beside the tables says so, naming these cells, and the verdicts are not called stale.
-Times and bytes that a machine measured are left out, and only runs of one kind of machine and one torch can be compared.
+Kept results carry a hash of the code that made them, and most changes of code change no number that matters. Where cells that were run
+again show it, `same_code.json` beside the tables says so, naming these cells, and the verdicts are not called stale. Every number must
+be equal, or lie within a tenth of the standard deviation over the cell's kept seeds: processors and kernels round differently, and
+training carries that on. Times and bytes that a machine measured are left out.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from sslrepro.paths import cell_dir, results_dir
 from sslrepro.training.identity import code_hash, commit
 
 MEASURED = ("seconds", "peak_bytes")
+SHARE = 0.1  # of the standard deviation over seeds: the interval of a claim moves by less than its last shown digit
+LEAST_SEEDS = 3
 
 
-def same_code(profile: Profile, study: str) -> list[str]:
-    """Compare the runs of today's code in `runs/` with the kept results; write `same_code.json`; returns the runs compared.
+def same_code(profile: Profile, study: str) -> dict[str, float]:
+    """Compare the runs of today's code in `runs/` with the kept results; write `same_code.json`. Returns the runs compared, each with its
+    largest difference in standard deviations over the kept seeds.
 
     Raises UserError where nothing can be compared, and naming the first number that differs.
     """
@@ -29,23 +33,25 @@ def same_code(profile: Profile, study: str) -> list[str]:
     if not (folder / "runs.json").exists():
         raise UserError(f"{folder}: no kept results to compare with")
     kept = json.loads((folder / "runs.json").read_text(encoding="utf-8"))
-    numbers = pd.read_csv(folder / "metrics.csv", dtype={"cell": str, "metric": str}, float_precision="round_trip")
-    now, compared, before = code_hash(), [], set()
+    table = pd.read_csv(folder / "metrics.csv", dtype={"cell": str, "metric": str}, float_precision="round_trip")
+    now, compared, before, machines = code_hash(), {}, set(), set()
     for cell, seeds in kept.items():
+        numbers = table[table.cell == cell].pivot(index="metric", columns="seed", values="value")
         for seed, old in seeds.items():
             run = cell_dir(profile.profile, study, cell) / seed
             described = _described(run)
             if described is None or described["hashes"]["code"] != now or old["code"] == now:
                 continue
-            if (here := _kind(described["machine"])) != (there := _kind(old["machine"])):
-                raise UserError(f"{run}: made on {here}, the kept results on {there}: last bits may differ between machines")
-            mine = numbers[(numbers.cell == cell) & (numbers.seed == int(seed))]
-            _compare(run, dict(zip(mine.metric, mine.value, strict=True)))
-            compared.append(f"{cell} seed {seed}")
+            found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+            compared[f"{cell} seed {seed}"] = _compare(run, found, numbers, int(seed))
             before.add(old["code"])
+            machines.add((_kind(old["machine"]), _kind(described["machine"])))
     if not compared:
         raise UserError(f"nothing of {study} to compare: run some of its cells again with today's code (sslrepro cell), then this")
-    about = {"code": now, "gives_the_numbers_of": sorted(before), "shown_by": compared, "commit": commit()}
+    about = {
+        "code": now, "gives_the_numbers_of": sorted(before), "shown_by": compared, "commit": commit(),
+        "machines": [f"{there}; again on {here}" for there, here in sorted(machines)],
+    }  # fmt: skip
     (folder / "same_code.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return compared
 
@@ -59,14 +65,25 @@ def _kind(machine: dict) -> str:
     return ", ".join(str(machine.get(name)) for name in ("cpu", "gpu", "torch"))
 
 
-def _compare(run: Path, kept: dict[str, float]) -> None:
-    found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    found, kept = ({name: value for name, value in numbers.items() if not _measured(name)} for numbers in (found, kept))
+def _compare(run: Path, found: dict[str, float], numbers: pd.DataFrame, seed: int) -> float:
+    """numbers: kept, by metric and seed. The largest difference in standard deviations over seeds."""
+    kept = numbers[seed].dropna()
+    kept = kept[[name for name in kept.index if not _measured(name)]].to_dict()
+    found = {name: value for name, value in found.items() if not _measured(name)}
     if differ := sorted(set(found) ^ set(kept)):
         raise UserError(f"{run}: {differ[0]} is in one of the two only")
+    largest = 0.0
     for name, value in kept.items():
-        if found[name] != value:
-            raise UserError(f"{run}: {name} is {found[name]!r}, in the kept results {value!r}: these were made by other code")
+        seeds = numbers.loc[name].dropna()
+        deviation = float(seeds.std()) if len(seeds) >= LEAST_SEEDS else 0.0
+        apart = abs(found[name] - value)
+        if apart > max(SHARE * deviation, 1e-12 * abs(value)):
+            raise UserError(
+                f"{run}: {name} is {found[name]!r}, in the kept results {value!r}, and {LEAST_SEEDS} or more seeds there have a standard "
+                f"deviation of {deviation:.3g}: these were made by other code"
+            )
+        largest = max(largest, apart / deviation if deviation else 0.0)
+    return largest
 
 
 def _measured(name: str) -> bool:
