@@ -81,9 +81,7 @@ def parser() -> argparse.ArgumentParser:
     verify = verb("verify", "judge the claims: on our results, or on the papers' published numbers", _verify)
     verify.add_argument("--published", action="store_true", help="each claim's table must be replicated, its counter-table contradicted")
     verify.add_argument("--profile", default="quick", help="whose results (default: %(default)s)")
-    again = (
-        "this study's runs by today's code against kept results of other code: where numbers agree, these are not stale"
-    )
+    again = "this study's runs by today's code against kept results of other code: where numbers agree, these are not stale"
     verify.add_argument("--same-code", metavar="STUDY", help=again)
     _json(verify)
 

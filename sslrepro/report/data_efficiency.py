@@ -106,7 +106,7 @@ def _ticks(axis: Axes, values: pd.Series) -> None:
 
 
 def languages(folder: Path, cells: dict[str, CellSettings]) -> pd.DataFrame:
-    """One row a cell that was scored on one of two languages: what it had learned from, hours heard (those of the study's cells that it
+    """One row a cell that was scored on one of two languages: what it had learned from, hours heard (those of the cells that it
     starts from, too), phone error of the frozen probe in per cent with its interval, seeds."""
     table = pd.read_csv(folder / "metrics.csv")
     rows = []
@@ -114,7 +114,7 @@ def languages(folder: Path, cells: dict[str, CellSettings]) -> pd.DataFrame:
         for cell, learned in named.items():
             values = table[(table.cell == cell) & (table.metric == PROBE)].value
             if cell in cells and len(values):
-                heard = sum(_heard(table, name) for name in _lineage(cells, cell))
+                heard = sum(_heard(folder.parent, name) for name in _lineage(cells, cell))
                 found = interval(100 * (1 - values))
                 rows.append({"cell": cell, "scored on": scored, "learned from": learned, "hours heard": heard, **found})
     columns = ["cell", "scored on", "learned from", "hours heard", "error", "low", "high", "seeds"]
@@ -122,14 +122,17 @@ def languages(folder: Path, cells: dict[str, CellSettings]) -> pd.DataFrame:
 
 
 def _lineage(cells: dict[str, CellSettings], cell: str) -> list[str]:
-    """A cell and those of this study that it starts from, one from another."""
-    found = [cell]
-    while (start := cells[found[-1]].start) is not None and start.startswith("survey/"):
-        found.append(start.removeprefix("survey/"))
+    """A cell of the survey and those ("study/cell") that it starts from, one from another, to the first of another study."""
+    found = [f"survey/{cell}"]
+    while (own := found[-1].removeprefix("survey/")) in cells and cells[own].start is not None:
+        found.append(cells[own].start)
     return found
 
 
-def _heard(table: pd.DataFrame, cell: str) -> float:
+def _heard(results: Path, name: str) -> float:
+    study, _, cell = name.partition("/")
+    path = results / study / "metrics.csv"
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["cell", "metric", "value"])
     values = table[(table.cell == cell) & (table.metric == "cost.hours_seen")].value
     return float(values.mean()) if len(values) else 0.0
 

@@ -53,8 +53,8 @@ def methods(profile: Profile) -> pd.DataFrame:
 
     Training is the budget where that is in FLOPs; else the hours that were heard, at the cost of the longest utterances. `rtf` is the
     cell's own or that of a cell that times its weights, one utterance at a time; empty where there is none. `encoder` says what was
-    scored: the same weights have the same, whichever cells they are scored in; `copy`: the cell begins with another's. `norm`: whether
-    its front end has one, as a floor of it must.
+    scored: the same weights have the same, whichever cells they are scored in; `copy`: the cell begins with another's of its study.
+    `norm`: whether its front end has one, as a floor of it must.
 
     Reads results/<profile>/*/metrics.csv. Cells that the profile no longer has are left out: what they cost is not known. So are those
     scored on another language than the corpus's first: their errors compare with none of the others'.
@@ -82,7 +82,8 @@ def methods(profile: Profile) -> pd.DataFrame:
                         "error": float(error(metric, values[metric + choice])), "params": used.params, "macs": used.macs / seconds,
                         "rtf": next((found[choice] for found in times.values() if choice in found), np.nan),
                         "flops": _trained(settings, values) + np.nan_to_num(values.get("cost.setup_flops", 0.0)),
-                        "frozen": not tuned, "norm": settings.model.feature_norm, "encoder": encoder, "copy": settings.start is not None,
+                        "frozen": not tuned, "norm": settings.model.feature_norm, "encoder": encoder,
+                        "copy": (settings.start or "").startswith(f"{study}/"),
                     }
                 )  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)

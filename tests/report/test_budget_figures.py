@@ -319,9 +319,10 @@ def test_the_scaled_families_keep_the_papers_share(laptop):
 
 def test_slim_and_small_are_of_one_size_and_one_rule_holds_for_the_rate():
     for name, rule in (("laptop", lambda width: 0.006 * (32 / width) ** 0.5), ("gpu", lambda width: 0.002 * (96 / width) ** 0.5)):
-        cells = expand(name).studies["budget"].cells
+        cells = dict(expand(name).studies["budget"].cells)
         slim, small = (cell_cost(cells[f"hubert-{shape}"], 3.0) for shape in ("slim", "small"))  # 3 s: about the mean
         assert small.params == pytest.approx(slim.params, rel=0.05) and small.macs == pytest.approx(slim.macs, rel=0.1)
+        del cells["hubert-base"]  # which follows the survey's
         for cell, settings in cells.items():
             assert settings.training.learning_rate == pytest.approx(rule(settings.model.encoder.width), rel=0.04), cell
 

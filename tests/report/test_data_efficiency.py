@@ -21,11 +21,14 @@ def folder(tmp_path):
             rows += [(cell, seed, f"fine_tune_{minutes}min.per", 0.9 - 0.1 * (minutes == 10)) for minutes in (1, 10)]
         for cell, accuracy, hours in (
             ("scratch-second", 0.6, 1.5), ("continued-second", 0.7, 1.5), ("english-second", 0.695 + 0.005 * seed, 0.0),
-            ("mono-first", 0.66, 3.0), ("bilingual-first", 0.62, 0.0), ("bilingual", None, 3.0), ("hubert", 0.7, 3.0),
+            ("mono-first", 0.66, 3.0), ("bilingual-first", 0.62, 0.0), ("bilingual", None, 3.0), ("hubert", 0.7, 0.0),
         ):  # fmt: skip
             rows += [(cell, seed, "phone.accuracy", accuracy + 0.02 * seed)] if accuracy else []
             rows.append((cell, seed, "cost.hours_seen", hours))
-    return write(tmp_path, rows)
+    for study in ("survey", "budget"):
+        (tmp_path / study).mkdir()
+    write(tmp_path / "budget", [("hubert-base", seed, "cost.hours_seen", 3.0) for seed in range(3)])
+    return write(tmp_path / "survey", rows)
 
 
 def test_hours_and_labels_by_hand(folder):
@@ -90,6 +93,7 @@ def test_profiles_have_every_cell_that_is_asked_for(profile):
         assert cells[cell].data.languages == ["de"] and cells[cell].downstream.tasks == ["phone"]
     for _, cell, other in report.QUESTIONS:
         assert cells[cell].seeds == cells[other].seeds
-    hours = cells["hubert"].training.budget.amount + cells["continued-second"].training.budget.amount
+    teacher = expand(profile).studies["budget"].cells[cells["hubert"].start.removeprefix("budget/")]
+    hours = teacher.training.budget.amount + cells["continued-second"].training.budget.amount
     assert cells["scratch-longer-second"].training.budget.amount == hours
     assert cells["mono-second"].training == cells["bilingual"].training == cells["mono-first"].training

@@ -63,7 +63,9 @@ BUDGET = {name for name in MODELS.values() if name.startswith("budget/")}
 SLIM = {name for name in BUDGET if name.endswith("-slim")}
 # none has a part that other cells do not step, but data2vec2, whose eight clones of Base take half a minute
 LARGE = {"stochastic/sew", "summarymixing/wav2vec2-attention", "summarymixing/bestrq-attention"}
-LARGE |= {f"survey/{name}" for name in ("hubert-first", "melhubert-10ms", "fithubert", "distilhubert-squeeze2", "distilhubert-anyrate")}
+LARGE |= {"budget/hubert-base-first"} | {
+    f"survey/{name}" for name in ("melhubert-10ms", "fithubert", "distilhubert-squeeze2", "distilhubert-anyrate")
+}
 LARGE |= {f"survey/{name}" for name in ("distilhubert-variable", "distilhubert-continuous", "lighthubert-first", "lighthubert")}
 LARGE |= {f"survey/{name}" for name in ("data2vec", "data2vec2", "wav2vec2")}
 LONG = pytest.mark.slow  # minutes for all the study's sizes: make test-slow
