@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from sslrepro.config.base import Positive, PositiveFloat, Settings, Share, ascending, distinct
 
@@ -37,6 +37,18 @@ class CorpusSettings(Settings):
 class DataSettings(Settings):
     root: str | None = None  # LibriSpeech or Libri-Light as unpacked, any folder of audio, or a manifest; null: the embedded corpus
     corpus: CorpusSettings = CorpusSettings()
+    lexicon: str | None = None  # of `root`: gives the texts of its first language their phones (data.lexicon); null: none are made
+
+    @model_validator(mode="after")
+    def _of_a_root(self) -> DataSettings:
+        if self.lexicon is not None and self.root is None:
+            raise ValueError("lexicon: the embedded corpus knows its phones; a lexicon is for the texts of data.root")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a lexicon the key is left out, so that a corpus made before there was one is still the same by its settings' hash."""
+        return {name: value for name, value in plain(self).items() if name != "lexicon" or value is not None}
 
 
 Languages = Annotated[list[str], Field(min_length=1), AfterValidator(distinct)]

@@ -11,7 +11,7 @@ from sslrepro.config.objective import MaskSettings
 from sslrepro.config.training import ScheduleSettings
 
 TaskName = Literal[
-    "phone", "phone_ctc", "phone_lstm", "asr", "keyword", "intent", "keyword_mean", "intent_mean", "speaker",
+    "phone", "phone_ctc", "phone_lstm", "asr", "keyword", "intent", "keyword_mean", "intent_mean", "emotion", "speaker",
     "verification", "verification_tdnn",
 ]  # fmt: skip
 
@@ -120,7 +120,7 @@ class DownstreamSettings(Settings):
     # (benchmarks/results/choices.json)
     learning_rate: PositiveFloat = 3.0e-2
     learning_rates: dict[TaskName, PositiveFloat] = {"verification": 3.0e-3}  # of tasks where theirs is another
-    train_hours: PositiveFloat = 0.5
+    train_hours: PositiveFloat | None = 0.5  # of the training split, of each language; null: all
     # every hidden state to zero mean and unit variance over the training labels; SUPERB: not
     standardise: bool = True
     lstm_width: Positive = 128  # cells each way of the two-layer BiLSTM of `asr`; SUPERB, MP3S: 1024

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sslrepro.data.audio import read_audio
-from sslrepro.data.writer import LANGUAGE
+from sslrepro.data.writer import EMOTION, LANGUAGE, PHONES
 from sslrepro.draws import key64
 from sslrepro.errors import UserError
 
@@ -19,11 +19,15 @@ SAMPLE_RATE = 16000
 _TABLE = {"sep": "\t", "quoting": 3, "keep_default_na": False, "encoding": "utf-8"}
 
 
+class NoSuchLanguage(UserError):
+    """The corpus does not have a language, or part, that was asked for."""
+
+
 class Corpus:
     """`.utterances` is the manifest in its order, with an integer index that every method below speaks of. Safe to use from threads.
 
     Where the corpus has several languages, splits, subsets and trials are those of `languages` (None: the first), in the corpus's order.
-    Raises UserError for a language that it does not have.
+    Raises NoSuchLanguage for one that it does not have, UserError for a folder that is no corpus.
     """
 
     def __init__(self, folder: Path, languages: Sequence[str] | None = None) -> None:
@@ -33,7 +37,8 @@ class Corpus:
                 raise UserError(f"{self.folder} is not a corpus folder: it has no {name}; make it with `sslrepro data prepare`")
         self.info: dict = json.loads((self.folder / "corpus.json").read_text(encoding="utf-8"))
         kinds = {"split": "category", "speaker": "category", "intent": "category", "keyword": "category"}
-        kinds |= {"utterance": str, "path": str, "text": str, "start": np.int64, "frames": np.int64, LANGUAGE: "category"}
+        kinds |= {"utterance": str, "path": str, "text": str, "start": np.int64, "frames": np.int64}
+        kinds |= {PHONES: str, EMOTION: "category", LANGUAGE: "category"}
         self.utterances: pd.DataFrame = pd.read_csv(self.folder / "manifest.tsv", dtype=kinds, **_TABLE)
         columns = (self.utterances[name].to_numpy() for name in ("utterance", "path", "start", "frames"))
         self._names, self._paths, self._starts, self._frames = columns  # not as rows of Python's own: a long manifest would be held twice
@@ -48,7 +53,7 @@ class Corpus:
         unknown = [name for name in languages or [] if name not in there]
         if unknown:
             has = f"it has: {', '.join(there)}" if there else "it does not name the language that it is in"
-            raise UserError(f"{self.folder}: the corpus has no language {unknown[0]!r}; {has}")
+            raise NoSuchLanguage(f"the corpus has no language {unknown[0]!r}; {has}")
         return there[:1] if languages is None else [name for name in there if name in languages]
 
     def __len__(self) -> int:

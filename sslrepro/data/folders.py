@@ -18,8 +18,22 @@ from pathlib import Path
 import pandas as pd
 
 from sslrepro.data.audio import LONGEST, SAMPLE_RATE, BadAudio, Header, find_audio, in_parallel, read_header
+from sslrepro.data.lexicon import read_lexicon
 from sslrepro.data.transcripts import libri_speaker, normalise, read_transcripts
-from sslrepro.data.writer import ALIGNMENT, LANGUAGE, MANIFEST, SPLITS, by_language, summary, trials, whole, write_json, write_tsv
+from sslrepro.data.writer import (
+    ALIGNMENT,
+    LANGUAGE,
+    MANIFEST,
+    OPTIONAL,
+    PHONES,
+    SPLITS,
+    by_language,
+    summary,
+    trials,
+    whole,
+    write_json,
+    write_tsv,
+)
 from sslrepro.draws import key64
 from sslrepro.errors import UserError
 
@@ -54,13 +68,14 @@ class _Tally:
         return {name: {str(value): files for value, files in sorted(part.items())} for name, part in parts.items()}
 
 
-def prepare(root: Path, folder: Path) -> None:
+def prepare(root: Path, folder: Path, lexicon: Path | None = None) -> None:
     """Writes the corpus folder of `root`: a folder of audio, or a manifest (TSV with a `path` column, relative to its own folder,
-    and any other columns of docs/schemas.md; with `language` on every line it may hold several).
+    and any other columns of docs/schemas.md; with `language` on every line it may hold several). A `lexicon` (data.lexicon) gives the
+    texts of the first language their phones.
 
     Unreadable, empty, truncated and too short files are left out and counted in corpus.json, stereo is averaged and other rates are
     resampled when read (counted there, too), files longer than LONGEST are cut (and lose their transcript). Raises UserError when nothing
-    is left.
+    is left, and for a lexicon that cannot be read.
     """
     root = Path(root).expanduser().absolute()
     if not root.exists():
@@ -68,6 +83,7 @@ def prepare(root: Path, folder: Path) -> None:
             f"data.root: {root} does not exist; give a folder of audio (such as LibriSpeech as unpacked), a manifest.tsv, "
             "or null for the embedded corpus"
         )
+    pronunciations = read_lexicon(lexicon) if lexicon else None
     tally = _Tally()
     if root.is_file():
         table, base = _from_manifest(root, tally), root.parent
@@ -78,12 +94,15 @@ def prepare(root: Path, folder: Path) -> None:
         reasons = "; ".join(f"{n} {reason}" for reason, n in tally.counts.items())
         raise UserError(f"data.root: {root} holds no usable audio{f' ({reasons})' if reasons else ''}")
     parts = list(by_language(table).values()) if LANGUAGE in table else [table]
-    table = pd.concat([_ordered(_hold_out(part.copy())) for part in parts], ignore_index=True)
+    if pronunciations is not None:
+        parts[0] = _pronounced(parts[0], pronunciations, tally)
+    table = pd.concat([_ordered(_hold_out(part.copy())) for part in parts], ignore_index=True).fillna("")
     with whole(folder) as place:
-        write_tsv(table[[*MANIFEST, *([LANGUAGE] if LANGUAGE in table else [])]], place / "manifest.tsv")
+        write_tsv(table[[*MANIFEST, *(name for name in OPTIONAL if name in table)]], place / "manifest.tsv")
         write_tsv(pd.DataFrame(columns=ALIGNMENT), place / "alignment.tsv")
         write_tsv(trials(table[table["speaker"] != ""]), place / "trials.tsv")
-        info = summary(table, [], str(base), "files", tally.counts, tally.examples, source=str(root), **tally.changed())
+        made_of = {"source": str(root)} | ({"lexicon": str(lexicon)} if lexicon else {})
+        info = summary(table, [], str(base), "files", tally.counts, tally.examples, **made_of, **tally.changed())
         write_json(info, place / "corpus.json")
 
 
@@ -198,6 +217,7 @@ def _from_manifest(file: Path, tally: _Tally) -> pd.DataFrame:
         raise UserError(f"data.root: {file}: split {unknown[0]!r} is none of {', '.join(SPLITS)}")
     paths = {name: file.parent / name for name in dict.fromkeys(given["path"])}
     headers = dict(in_parallel(read_header, paths.values(), "reading headers"))
+    optional = [name for name in OPTIONAL if name in given]
     rows = []
     for number, line in enumerate(given.to_dict("records"), start=2):
         header = headers[paths[line["path"]]]
@@ -215,12 +235,27 @@ def _from_manifest(file: Path, tally: _Tally) -> pd.DataFrame:
         tally.use(paths[line["path"]], header)
         name = line.get("utterance") or f"{Path(line['path']).with_suffix('').as_posix()}{f'#{start}' if start else ''}"
         known = [line.get(key, "") for key in ("split", "speaker")]
-        labels = [line.get(key, "") for key in ("intent", "keyword", *([LANGUAGE] if LANGUAGE in given else []))]
-        if LANGUAGE in given and not labels[-1]:
+        labels = [line.get(key, "") for key in ("intent", "keyword", *optional)]
+        if LANGUAGE in given and not line[LANGUAGE]:
             raise UserError(f"{file}, line {number}: no language; with a column `{LANGUAGE}` every line must name its own")
         rows.append((name, *known, line["path"], start, frames, normalise(line.get("text", "")), *labels))
-    table = pd.DataFrame(rows, columns=[*MANIFEST, *([LANGUAGE] if LANGUAGE in given else [])])
+    table = pd.DataFrame(rows, columns=[*MANIFEST, *optional])
     twice = table["utterance"][table["utterance"].duplicated()]
     if len(twice):
         raise UserError(f"data.root: {file}: utterance {twice.iloc[0]!r} occurs more than once")
     return table
+
+
+def _pronounced(table: pd.DataFrame, lexicon: dict[str, str], tally: _Tally) -> pd.DataFrame:
+    """The table with `phones` of each text, where they were not given; a text with a word that is not in the lexicon has none."""
+    phones = table[PHONES].tolist() if PHONES in table else [""] * len(table)
+    for place, (name, text) in enumerate(zip(table["utterance"], table["text"], strict=True)):
+        if phones[place] or not text:
+            continue
+        words = text.split()
+        unknown = next((word for word in words if word not in lexicon), None)
+        if unknown is None:
+            phones[place] = " ".join(lexicon[word] for word in words)
+        else:
+            tally.add(f"phones of a text with a word that the lexicon lacks ({unknown})", name)
+    return table.assign(**{PHONES: phones})

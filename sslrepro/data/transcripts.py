@@ -8,14 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-_OTHER = re.compile(r"[^a-z' ]+")
-_SPACES = re.compile(r" +")
+_ACCENTS = re.compile(r"(?<=[a-z])[\u0300-\u036f]+")
 
 
 def normalise(text: str) -> str:
-    """Lower-case a-z, apostrophe and single spaces: accents are dropped, anything else becomes a space."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower().replace("\u2019", "'")) if not unicodedata.combining(c))
-    return _SPACES.sub(" ", _OTHER.sub(" ", plain)).strip()
+    """Lower-case letters of any script, apostrophe and single spaces: accents on a-z are dropped, anything else becomes a space."""
+    plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", text.lower().replace("\u2019", "'")))
+    letters = (c if c == "'" or unicodedata.category(c)[0] in "LM" else " " for c in unicodedata.normalize("NFC", plain))
+    return " ".join("".join(letters).split())
 
 
 def read_transcripts(paths: Iterable[Path]) -> dict[Path, str]:

@@ -19,7 +19,9 @@ from sslrepro.errors import UserError
 SAMPLE_RATE = 16000
 SPLITS = ("train", "valid", "test")
 MANIFEST = ["utterance", "split", "speaker", "path", "start", "frames", "text", "intent", "keyword"]
-LANGUAGE = "language"  # the manifest's last column, where there is more than one
+PHONES, EMOTION = "phones", "emotion"
+LANGUAGE = "language"  # where there is more than one
+OPTIONAL = [PHONES, EMOTION, LANGUAGE]  # the manifest's last columns, each where it is given
 ALIGNMENT = ["utterance", "tier", "start", "end", "label"]
 TRIALS = ["split", "left", "right", "same"]
 TRIAL_PAIRS = 2000  # of each kind, same and different, at most
@@ -121,6 +123,9 @@ def summary(
     tiers: dict[str, set[str]] = {"phone": set(), "word": set()}
     for tier, label in labels:
         tiers[tier].add(label)
+    if PHONES in utterances:
+        tiers["phone"].update(*utterances[PHONES].str.split())
+    emotions = {"emotions": sorted(set(utterances[EMOTION]) - {""})} if EMOTION in utterances else {}
     languages = by_language(utterances) if LANGUAGE in utterances else {language: utterances} if language else {}
     return {
         "sample_rate": SAMPLE_RATE,
@@ -133,6 +138,7 @@ def summary(
         "words": sorted(tiers["word"]),
         "intents": sorted(set(utterances["intent"]) - {""}),
         "keywords": sorted(set(utterances["keyword"]) - {""}),
+        **emotions,
         **more,
     }
 

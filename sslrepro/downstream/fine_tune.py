@@ -196,7 +196,7 @@ def _score(
 
 def _parts(corpus: Corpus, rows: list[int]) -> dict[str, list[int]]:
     """All rows under "", and under "_clean" those in the folder test-clean, where rows are in several such folders."""
-    folders = corpus.utterances["path"].iloc[rows].str.extract(r"^test-([^/]+)/", expand=False)
+    folders = corpus.utterances["path"].iloc[rows].str.extract(r"(?:^|/)test-([^/]+)/", expand=False)
     names = sorted(set(folders.dropna()))
     return {"": rows} | {f"_{name}": [row for row, at in zip(rows, folders, strict=True) if at == name] for name in names if len(names) > 1}
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from sslrepro.config import DownstreamSettings
 from sslrepro.data.corpus import Corpus
+from sslrepro.data.writer import PHONES
 from sslrepro.downstream.task import Labelled, Unavailable
 from sslrepro.draws import key64
 
@@ -32,27 +33,45 @@ class Intervals(NamedTuple):
 def intervals(corpus: Corpus, settings: DownstreamSettings) -> Labelled:
     """Phone times of each utterance, silence included."""
     train, test = _rows(corpus, settings)
-    table = corpus.alignment()
-    table = table[table["tier"] == "phone"]
+    table = _phone_tier(corpus)
     if table.empty:
         raise Unavailable("the corpus has no phone times (alignment.tsv)")
+    return _checked(train, test, _timed(corpus, table, _both(train, test)), lambda label: label.names)
+
+
+def _phone_tier(corpus: Corpus) -> pd.DataFrame:
+    table = corpus.alignment()
+    return table[table["tier"] == "phone"]
+
+
+def _timed(corpus: Corpus, table: pd.DataFrame, wanted: list[int]) -> dict[int, Intervals]:
+    """What the phone tier says of those of the wanted rows that it has."""
     row_of = pd.Series(np.arange(len(corpus)), index=corpus.utterances["utterance"].to_numpy())
     rows = row_of.reindex(table["utterance"].astype(str)).to_numpy()
-    wanted = np.isin(rows, np.concatenate([train, test]))
-    table, rows = table[wanted], rows[wanted].astype(np.int64)
+    kept = np.isin(rows, wanted)
+    table, rows = table[kept], rows[kept].astype(np.int64)
     order = np.lexsort((table["start"].to_numpy(), rows))
     columns = [table[name].to_numpy()[order] for name in ("start", "end")] + [table["label"].astype(str).to_numpy()[order]]
     found, firsts = np.unique(rows[order], return_index=True)
     pieces = zip(*(np.split(column, firsts[1:]) for column in columns), strict=True)
-    labels = {int(row): Intervals(*piece) for row, piece in zip(found, pieces, strict=True)}
-    return _checked(train, test, labels, lambda label: label.names)
+    return {int(row): Intervals(*piece) for row, piece in zip(found, pieces, strict=True)}
 
 
 def phones(corpus: Corpus, settings: DownstreamSettings) -> Labelled:
-    """The phones of each utterance in order, without silences."""
-    timed = intervals(corpus, settings)
-    labels = {row: [str(name) for name in label.names if name != SILENCE] for row, label in timed.labels.items()}
-    return _checked(timed.train, timed.test, {row: label for row, label in labels.items() if label}, lambda label: label)
+    """The phones of each utterance in order, without silences: of the alignment, or as the manifest lists them where there is none."""
+    train, test = _rows(corpus, settings)
+    table = _phone_tier(corpus)
+    if not table.empty:
+        timed = _timed(corpus, table, _both(train, test))
+        labels = {row: [str(name) for name in label.names if name != SILENCE] for row, label in timed.items()}
+    elif PHONES in corpus.utterances:
+        listed = corpus.utterances[PHONES]
+        labels = {row: listed.iat[row].split() for row in _both(train, test)}
+    else:
+        raise Unavailable(
+            "the corpus has no phone times (alignment.tsv), nor phones (manifest.tsv, phones): data.lexicon makes them of text"
+        )
+    return _checked(train, test, {row: label for row, label in labels.items() if label}, lambda label: label)
 
 
 def characters(corpus: Corpus, settings: DownstreamSettings) -> Labelled:
@@ -67,12 +86,14 @@ def characters(corpus: Corpus, settings: DownstreamSettings) -> Labelled:
 
 
 def category(column: str):
-    """Labels from a column of the manifest: `keyword` or `intent`."""
+    """Labels from a column of the manifest: `keyword`, `intent` or `emotion`."""
 
     def data(corpus: Corpus, settings: DownstreamSettings) -> Labelled:
         train, test = _rows(corpus, settings)
-        values = corpus.utterances[column].astype(str)
-        labels = {row: values.iat[row] for row in _both(train, test) if values.iat[row]}
+        labels = {}
+        if column in corpus.utterances:
+            values = corpus.utterances[column].astype(str)
+            labels = {row: values.iat[row] for row in _both(train, test) if values.iat[row]}
         if not labels:
             raise Unavailable(f"the corpus has no {column}s (manifest.tsv, {column})")
         return _checked(train, test, labels, lambda label: [label])

@@ -54,6 +54,7 @@ TASKS = {
         Task("intent", labels.category("intent"), _detectors, "intent.accuracy", "higher", utterance_accuracy),
         Task("keyword_mean", labels.category("keyword"), _mean_linear, "keyword_mean.accuracy", "higher", utterance_accuracy),
         Task("intent_mean", labels.category("intent"), _mean_linear, "intent_mean.accuracy", "higher", utterance_accuracy),
+        Task("emotion", labels.category("emotion"), _mean_linear, "emotion.accuracy", "higher", utterance_accuracy),
         Task("speaker", labels.known_speakers, _mean_linear, "speaker.accuracy", "higher", utterance_accuracy),
         Task("verification", labels.unknown_speakers, _embedding, "verification.eer", "lower", verification_error),
         Task("verification_tdnn", labels.unknown_speakers, _dilated_embedding, "verification_tdnn.eer", "lower", verification_error),

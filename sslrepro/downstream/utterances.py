@@ -1,4 +1,4 @@
-"""A class an utterance: speaker by the mean over time (SUPERB); keyword and intent by what is heard somewhere, or by the mean."""
+"""A class an utterance: speaker, emotion by the mean over time (SUPERB); keyword, intent by what is heard somewhere, or by the mean."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KERNEL, STRIDE, CHANNELS = 9, 3, 64  # frames, frames, detectors
 
 
 class MeanLinear(nn.Module):
-    """Mean over time, then linear (SUPERB: KS, IC, SID): (frames end to end, dim), lengths (utterances,) -> (utterances, classes)."""
+    """Mean over time, then linear (SUPERB: KS, IC, SID, ER): (frames end to end, dim), lengths (utterances,) -> (utterances, classes)."""
 
     def __init__(self, dim: int, classes: int) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ def plan_cell(study: str, name: str, cell: CellSettings, rate: float) -> CellPla
         hours = t.budget.amount * unit
     n = len(cell.seeds)
     flops = n * hours * flops_an_hour
-    kept = 0 if cell.measures_alone else 1 + len(t.snapshots) + 3 * t.keep_checkpoints * cell.is_trained
+    kept = 0 if cell.measures_alone else 1 + (len(t.snapshots) + 3 * t.keep_checkpoints) * cell.is_trained
     work = flops + n * _scoring_flops(cell, 6 * cost.macs / seconds * 3600)
     return CellPlan(
         study, name, cell.objective.name, n, float(cost.params), hours * 3600 / t.batch_seconds, n * hours, flops,
@@ -56,10 +56,13 @@ def plan_cell(study: str, name: str, cell: CellSettings, rate: float) -> CellPla
 
 
 def _scoring_flops(cell: CellSettings, flops_an_hour: float) -> float:
-    """Of one seed: the fine-tunings, and the features that frozen probes learn from and are tested on, taken to be as many again."""
+    """Of one seed: the fine-tunings, and the features that frozen probes learn from and are tested on, taken to be as many again.
+
+    Where probes learn from all of their part of the corpus, its hours are not known before there is one, and not counted.
+    """
     down, states = cell.downstream, 1 + len(cell.training.snapshots)
     tuned = sum(share.updates * (states if share.snapshots else 1) for share in down.fine_tune.shares) * down.fine_tune.batch_seconds / 3600
-    probed = states * len(down.tasks) * 2 * down.train_hours / 3  # a forward pass is a third of an update
+    probed = states * len(down.tasks) * 2 * (down.train_hours or 0.0) / 3  # a forward pass is a third of an update
     return (tuned + probed) * flops_an_hour
 
 

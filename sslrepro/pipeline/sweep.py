@@ -155,7 +155,8 @@ def _corpus_is_current(profile: Profile) -> bool:
     info = json.loads(path.read_text(encoding="utf-8"))
     if profile.data.root is None:
         return info.get("settings") == profile.data.corpus.model_dump(mode="json")
-    return info.get("source") == str(Path(profile.data.root).expanduser().absolute())
+    made_of = {"source": profile.data.root, "lexicon": profile.data.lexicon}
+    return all(info.get(name) == (path and str(Path(path).expanduser().absolute())) for name, path in made_of.items())
 
 
 def _targets_are_current(profile: Profile, name: str) -> bool:

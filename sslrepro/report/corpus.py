@@ -106,7 +106,7 @@ def draw_statistics(corpus: Corpus) -> Figure:
 def _draw_phones(corpus: Corpus, axis: Axes) -> None:
     alignment = corpus.alignment()
     phones = alignment[(alignment["tier"] == "phone") & alignment["utterance"].isin(corpus.utterances.loc[corpus.rows, "utterance"])]
-    axis.set(title="Phones are not known" if phones.empty else "Share of time of each phone")
+    axis.set(title="Phone times are not known" if phones.empty else "Share of time of each phone")
     if phones.empty:
         return
     share = (phones["end"] - phones["start"]).groupby(phones["label"].astype(str)).sum().sort_values(ascending=False)
@@ -177,7 +177,7 @@ def _most_frequent(data, name: str) -> float:
     """Accuracy on the test rows of always giving the class that is most frequent in training. Frames are weighed by their time."""
     if name.startswith("verification"):
         return 0.5
-    if name not in ("phone", "keyword", "intent", "keyword_mean", "intent_mean", "speaker"):
+    if name not in ("phone", "keyword", "intent", "keyword_mean", "intent_mean", "emotion", "speaker"):
         return 1.0  # error rate of saying nothing
     counts = {"train": Counter(), "test": Counter()}
     for split, rows in (("train", data.train), ("test", data.test)):

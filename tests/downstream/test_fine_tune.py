@@ -103,11 +103,12 @@ def test_the_same_minutes_twice_are_refused():
 
 
 def test_a_language_model_reads_beside_and_parts_of_the_test_split_count_alone(folder, corpus, tmp_path):
-    """One test voice's file lies in test-other, the others in test-clean."""
-    (tmp_path / "test-clean").symlink_to(folder), (tmp_path / "test-other").symlink_to(folder)
+    """One test voice's file lies in test-other, the others in test-clean, however deep."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "test-clean").symlink_to(folder), (tmp_path / "in" / "test-other").symlink_to(folder)
     table = pd.read_csv(folder / "manifest.tsv", sep="\t", keep_default_na=False)
     test = table["split"] == "test"
-    places = np.where(table["speaker"] == table[test]["speaker"].iloc[0], "test-other/", "test-clean/")
+    places = np.where(table["speaker"] == table[test]["speaker"].iloc[0], "in/test-other/", "test-clean/")
     table["path"] = np.where(test, places + table["path"], str(folder) + "/" + table["path"])
     table.to_csv(tmp_path / "manifest.tsv", sep="\t", index=False)
     for name in ("alignment.tsv", "trials.tsv", "corpus.json"):

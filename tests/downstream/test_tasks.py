@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sslrepro.config import DownstreamSettings
+from sslrepro.data.corpus import Corpus
 from sslrepro.downstream import TASKS, Scores, available, score
 from sslrepro.downstream.features import FrozenStates, frame_grid
 from sslrepro.downstream.frames import frame_labels
@@ -173,3 +174,20 @@ def test_scores_add_up_and_are_written(tmp_path):
     assert list(pd.read_csv(tmp_path / "speakers.csv")["metric"]) == ["a.accuracy@0.5", "a.accuracy"]
     assert list(pd.read_csv(tmp_path / "trials.csv")) == ["metric", "speaker", "score", "same"]
     assert both.unavailable == {"b": "no labels"}
+
+
+def test_an_emotion_that_is_heard_all_along_is_found(folder, planted, tmp_path):
+    """The corpus with a column `emotion`, which the voice tells."""
+    table = pd.read_csv(folder / "manifest.tsv", sep="\t", keep_default_na=False)
+    table["emotion"] = table["speaker"].map(lambda voice: "loud" if voice in ("v3", "v4", "v7") else "low")
+    table = table[~table["speaker"].isin(["v5", "v6", "v7"])].reset_index(drop=True)
+    table.loc[table.index % 4 == 3, "split"] = "test"  # of the voices that are known
+    for name in ("alignment", "trials", "corpus"):
+        path = next(folder.glob(f"{name}.*"))
+        (tmp_path / path.name).write_text(path.read_text())
+    table.to_csv(tmp_path / "manifest.tsv", sep="\t", index=False)
+    (tmp_path / "corpus.json").write_text((folder / "corpus.json").read_text().replace('"."', f'"{folder}"'))
+    settings = DownstreamSettings(tasks=["emotion"], updates=100, batch=8, train_hours=None)
+    found = score(planted, Corpus(tmp_path), settings, seed=0, device="cpu")
+    assert found.metrics == {"emotion.accuracy": 1.0} and not found.unavailable
+    assert {metric for metric, *_ in found.speakers} == {"emotion.accuracy"}

@@ -35,7 +35,7 @@ def test_real_speech_without_phones_or_text_is_shown_too(tmp_path):
     prepare(tmp_path / "in", tmp_path / "out")
     corpus = Corpus(tmp_path / "out")
     assert not draw_utterance(corpus, 0).axes[1].texts
-    assert [axis.get_title() for axis in draw_statistics(corpus).axes[2:]] == ["Phones are not known", "Words are not known"]
+    assert [axis.get_title() for axis in draw_statistics(corpus).axes[2:]] == ["Phone times are not known", "Words are not known"]
 
 
 def test_languages_are_shown_apart(two_languages_dir, tiny_corpus_dir):
