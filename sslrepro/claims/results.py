@@ -51,6 +51,12 @@ class Results:
             if run["status"] != "completed"
         ]
 
+    def unscored(self, cells: list[str], metrics: list[str]) -> list[str]:
+        """Why runs of these cells were not scored on the tasks of these metrics, each reason once."""
+        tasks = {metric.removeprefix(COMPLEMENT).partition(".")[0] for metric in metrics}
+        given = [run.get("unavailable", {}) for cell in cells for run in self.runs.get(cell, {}).values()]
+        return list(dict.fromkeys(reason for run in given for task, reason in run.items() if task in tasks))
+
     def names(self) -> list[str]:
         return sorted(self.runs)
 
@@ -172,7 +178,8 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
                 read.append((cell, full))
     if not points:
         known = f"cells {', '.join(c for c, _ in matched)} have no {', '.join(named.values())}" if matched else NO_CELL
-        return f"{known} ({' or '.join(wanted)})"
+        why = results.unscored([cell for cell, _ in matched], list(named.values()))
+        return f"{known} ({' or '.join(wanted)})" + "".join(f": {reason}" for reason in why)
     coordinates = {key: np.array([p[key] for p in points]) for key in points[0]}
     series = Series(name, coordinates, np.stack(values, axis=1)).where(spec.where)
     kept = set(series.coordinates["cell"])  # a cell that only the name's pattern fits has no say, nor the number of its seeds

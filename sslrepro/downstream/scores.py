@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sslrepro.config import DownstreamSettings
+from sslrepro.config import DownstreamSettings, LabelShare
 from sslrepro.data.corpus import Corpus
 from sslrepro.downstream.features import FrozenStates
 from sslrepro.downstream.fine_tune import CTCModel, fine_tune
@@ -46,6 +46,11 @@ class Scores:
     @classmethod
     def empty(cls) -> Scores:
         return cls({}, [], [], {})
+
+    @classmethod
+    def none(cls, settings: DownstreamSettings, reason: str) -> Scores:
+        """Nothing is scored, all for one reason."""
+        return cls({}, [], [], dict.fromkeys([*settings.tasks, *map(_tuning, settings.fine_tune.shares)], reason))
 
     @classmethod
     def of(cls, result: TaskResult) -> Scores:
@@ -99,7 +104,7 @@ def score(upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed
     if labelled:
         scores += _frozen(upstream, corpus, settings, seed, device, labelled)
     for share in settings.fine_tune.shares:
-        name = f"fine_tune_{share.minutes:g}min"
+        name = _tuning(share)
         try:
             model, result = fine_tune(upstream, corpus, settings.fine_tune, share, seed, device)
         except Unavailable as reason:
@@ -111,6 +116,10 @@ def score(upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed
         if settings.fine_tune.method.kind != "full":
             scores.adapters[name] = {key: tensor.contiguous().cpu() for key, tensor in learned(model).items()}
     return scores
+
+
+def _tuning(share: LabelShare) -> str:
+    return f"fine_tune_{share.minutes:g}min"
 
 
 def _frozen(

@@ -151,6 +151,13 @@ def _inputs(profile: Profile, cell: CellSettings, where: str) -> dict[str, Any]:
     named, teacher = getattr(cell.objective, "targets", None), getattr(cell.objective, "teacher", None)
     if named is not None and named not in profile.targets:
         raise UserError(f"{where}.objective.targets: no targets {named!r}; the profile has: {', '.join(profile.targets) or 'none'}")
+    if not cell.is_trained:
+        kept = _snapshots(profile, cell.start, f"{where}.start")
+        if lacking := [share for share in cell.training.snapshots if share not in kept]:
+            lacks = f"{cell.start} keeps none at {lacking[0]:g}" if cell.start else "it starts with none"
+            raise UserError(
+                f"{where}.training.snapshots: the cell trains nothing, so they are those of the run that it starts with, and {lacks}"
+            )
     inputs: dict[str, Any] = {}
     if hasattr(cell.objective, "teacher_model"):
         _run(profile, teacher, f"{where}.objective.teacher")
@@ -163,6 +170,16 @@ def _inputs(profile: Profile, cell: CellSettings, where: str) -> dict[str, Any]:
         "teacher_input": corpus if teacher is None else _run(profile, teacher, f"{where}.objective.teacher"),
         "measure_input": corpus if cell.measure is None else _relative(machine.path()),
     }
+
+
+def _snapshots(profile: Profile, named: str | None, where: str) -> list[float]:
+    """The shares of its run at which a cell keeps its weights."""
+    if named is None:
+        return []
+    _run(profile, named, where)
+    study, _, cell = named.partition("/")
+    start = profile.studies[study].cells[cell]
+    return start.training.snapshots if start.is_trained else []
 
 
 def _run(profile: Profile, named: str, where: str) -> str:

@@ -50,7 +50,8 @@ def _about(run: Path, profile: str) -> dict:
         raise UserError(f"{run}: not run yet; `sslrepro cell {cell} --profile {profile}` or `dvc repro` runs it")
     described = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     status = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["status"]
-    return {"status": status, **described["hashes"], "commit": described["commit"], "machine": described["machine"]}
+    unscored = {"unavailable": described["unavailable"]} if described.get("unavailable") else {}
+    return {"status": status, **described["hashes"], "commit": described["commit"], "machine": described["machine"], **unscored}
 
 
 def _tables(run: Path) -> dict[str, pd.DataFrame]:

@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 from sslrepro import objectives
 from sslrepro.budget.count import cell_cost
 from sslrepro.config import CellSettings, Profile, settings_hash
-from sslrepro.data.corpus import Corpus
+from sslrepro.data.corpus import Corpus, NoSuchLanguage
 from sslrepro.data.targets import Targets
 from sslrepro.downstream import Scores, score
 from sslrepro.draws import key64
 from sslrepro.errors import UserError
 from sslrepro.files import copy_whole, remove, save_weights, writing
 from sslrepro.models.upstream import Upstream
+from sslrepro.objectives.base import Objective
 from sslrepro.paths import cell_dir, corpus_dir, targets_dir, work_dir
 from sslrepro.pipeline.machine import fingerprint
 from sslrepro.training.identity import code_hash, commit, machine
@@ -47,8 +48,9 @@ def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], 
     Raises UserError for a name that does not exist, CellFailed when a seed ended badly (its evidence is in the run folder all the same).
     """
     settings = find_cell(profile, study, cell)
-    corpus = Corpus(corpus_dir(profile.profile), settings.data.languages)
-    _check(profile, settings, corpus)
+    corpus = _seen(profile, settings)
+    if settings.is_trained:
+        _check(profile, settings, corpus)
     work, final = work_dir(profile.profile, study, cell), cell_dir(profile.profile, study, cell)
     identity = identity_of(profile, settings)
     fabric = fabric_for(settings)
@@ -74,14 +76,24 @@ def run_cell(profile: Profile, study: str, cell: str, should_stop: Callable[[], 
     return final
 
 
+def _seen(profile: Profile, settings: CellSettings) -> Corpus | NoSuchLanguage:
+    """The part of the corpus that the cell sees. Of a cell that is only scored, why there is none: it goes on, and its run says so."""
+    try:
+        return Corpus(corpus_dir(profile.profile), settings.data.languages)
+    except NoSuchLanguage as reason:
+        if settings.is_trained:
+            raise
+        return reason
+
+
 def _check(profile: Profile, settings: CellSettings, corpus: Corpus) -> None:
     """What would only be found after the training is found before it."""
-    if settings.is_trained and corpus.split("valid").empty:
+    if corpus.split("valid").empty:
         raise UserError(
             f"{corpus.folder}: the corpus has no validation utterances; give it a dev-* folder, or more files or speakers to hold out"
         )
     named = getattr(settings.objective, "targets", None)
-    if named and settings.is_trained:
+    if named:
         labelled = Targets(targets_dir(profile.profile, named)).info.get("languages", corpus.languages)
         if not set(corpus.languages) <= set(labelled):
             raise UserError(
@@ -151,7 +163,7 @@ def _take_over(finished: Path, folder: Path, identity: dict[str, str]) -> None:
 
 
 def _run_seed(
-    profile: Profile, settings: CellSettings, corpus: Corpus, seed: int, folder: Path, label: str,
+    profile: Profile, settings: CellSettings, corpus: Corpus | NoSuchLanguage, seed: int, folder: Path, label: str,
     identity: dict[str, str], should_stop: Callable[[], bool],
 ) -> None:  # fmt: skip
     began = time.monotonic()
@@ -163,9 +175,9 @@ def _run_seed(
         module.begin(load_upstream(_other(profile, settings.objective.teacher, seed)), fresh=settings.start is None)
     progress, chance = Progress(label), {} if settings.objective.name == "none" else module.chance()
     if not settings.is_trained:
-        upstream, state = module if isinstance(module, Upstream) else module.upstream, State(status="completed")
+        state = State(status="completed")
     else:
-        upstream, named = module.upstream, getattr(settings.objective, "targets", None)
+        named = getattr(settings.objective, "targets", None)
         targets = Targets(targets_dir(profile.profile, named)) if named else None
         if not rank():
             chance = chance_level(module, corpus, targets, settings)
@@ -184,15 +196,10 @@ def _run_seed(
         validated(module, corpus, settings).to_csv(folder / TABLE, index=False)
     if state.status == "completed":
         scores = _validation_rows(corpus, state)
-        for share in settings.training.snapshots:
-            progress.say(f"scoring the snapshot at {share:g} of the run")
-            module.load_state_dict(load_file(folder / snapshot_name(share)))
-            scores += score(upstream, corpus, settings.downstream.at_snapshots(), seed).at(f"@{share:g}")
-        if settings.training.snapshots:
-            module.load_state_dict(load_file(folder / "model.safetensors"))
-        if settings.downstream.tasks:
-            progress.say("scoring: " + ", ".join(settings.downstream.tasks))
-        scores += score(upstream, corpus, settings.downstream, seed)
+        if isinstance(corpus, NoSuchLanguage):
+            scores += Scores.none(settings.downstream, str(corpus))
+        else:
+            scores += _scored(profile, settings, corpus, module, seed, folder, progress)
         for task, reason in scores.unavailable.items():
             progress.say(f"{task} was not scored: {reason}")
         for note in dict.fromkeys(scores.notes):
@@ -213,6 +220,26 @@ def _run_seed(
         (folder / "settings.json").write_text(json.dumps(described, indent=1, sort_keys=True))
         _write_metrics(folder, metrics | scores.metrics, state.status)
     progress.say(f"{state.status} in {time.monotonic() - began:.0f} s")
+
+
+def _scored(
+    profile: Profile, settings: CellSettings, corpus: Corpus, module: Objective | Upstream, seed: int, folder: Path, progress: Progress
+) -> Scores:
+    """Scores of each snapshot and of the end, whose weights the module has before and after. The snapshots of a cell without an objective
+    are those of the run that it starts with."""
+    upstream, scores = module if isinstance(module, Upstream) else module.upstream, Scores.empty()
+    for share in settings.training.snapshots:
+        progress.say(f"scoring the snapshot at {share:g} of the run")
+        if settings.is_trained:
+            module.load_state_dict(load_file(folder / snapshot_name(share)))
+        else:
+            begin_with(upstream, _other(profile, settings.start, seed), snapshot_name(share))
+        scores += score(upstream, corpus, settings.downstream.at_snapshots(), seed).at(f"@{share:g}")
+    if settings.training.snapshots:
+        module.load_state_dict(load_file(folder / "model.safetensors"))
+    if settings.downstream.tasks:
+        progress.say("scoring: " + ", ".join(settings.downstream.tasks))
+    return scores + score(upstream, corpus, settings.downstream, seed)
 
 
 def _pretrain_metrics(state: State) -> dict[str, float]:

@@ -19,14 +19,14 @@ from sslrepro.objectives.base import Objective
 from sslrepro.paths import cell_dir
 
 
-def load_run(folder: Path) -> tuple[CellSettings, Objective]:
-    """Settings and trained module of `runs/<profile>/<study>/<cell>/<seed>`, in evaluation mode."""
+def load_run(folder: Path, weights: str = "model.safetensors") -> tuple[CellSettings, Objective]:
+    """Settings and trained module of `runs/<profile>/<study>/<cell>/<seed>`, in evaluation mode; `weights`: or those of a snapshot."""
     settings = run_settings(folder)
-    weights = folder / "model.safetensors"
-    if not weights.exists():
-        raise UserError(f"{weights}: no such file; fetch it from the pipeline's cache (dvc pull) or train the cell again")
+    path = folder / weights
+    if not path.exists():
+        raise UserError(f"{path}: no such file; fetch it from the pipeline's cache (dvc pull) or train the cell again")
     module = objectives.build(settings)
-    module.load_state_dict(load_file(weights))
+    module.load_state_dict(load_file(path))
     return settings, module.eval()
 
 
@@ -77,20 +77,20 @@ def flops_of(settings: CellSettings, metrics: dict[str, float]) -> float:
     return trained + metrics.get("cost.setup_flops", 0.0)
 
 
-def begin_with(upstream: Upstream, folder: Path) -> None:
-    """Give an upstream the weights of a finished run's; those of a supernet are cut to its shape.
+def begin_with(upstream: Upstream, folder: Path, weights: str = "model.safetensors") -> None:
+    """Give an upstream the weights of a finished run's, or of a snapshot of it; those of a supernet are cut to its shape.
 
     Raises UserError naming the first weights that do not fit.
     """
-    settings, module = load_run(folder)
+    settings, module = load_run(folder, weights)
     given = module if isinstance(module, Upstream) else module.upstream
     if getattr(settings.objective, "supernet", None) is not None:
         try:
             given = cut(given, upstream.settings)
         except UserError as reason:
             raise UserError(f"{folder}: this cell is no part of its supernet: {reason}") from None
-    weights, own = given.state_dict(), upstream.state_dict()
-    differ = sorted(set(weights) ^ set(own)) + sorted(n for n in set(weights) & set(own) if weights[n].shape != own[n].shape)
+    tensors, own = given.state_dict(), upstream.state_dict()
+    differ = sorted(set(tensors) ^ set(own)) + sorted(n for n in set(tensors) & set(own) if tensors[n].shape != own[n].shape)
     if differ:
         raise UserError(f"{folder}: its upstream is not of this cell's shape: {len(differ)} weights differ, the first is {differ[0]}")
-    upstream.load_state_dict(weights)
+    upstream.load_state_dict(tensors)

@@ -137,6 +137,18 @@ def test_another_kind_inherits_nothing():
         ("targets: {t: {source: hidden, cell: budget/b}}", "targets.t.cell: no cell 'budget/b'"),
         ("targets: {t: {source: hidden}}", "targets.t"),
         ("studies: {budget: {cells: {a: {start: budget/b}}}}", "budget.cells.a.start: no cell 'budget/b'"),
+        (
+            "studies: {budget: {cells: {a: {training: {snapshots: [0.5]}}, b: "
+            "{start: budget/a, objective: {name: none}, training: {snapshots: [0.25]}}}}}",
+            "budget.cells.b.training.snapshots: the cell trains nothing, so they are those of the run that it starts with, "
+            "and budget/a keeps none at 0.25",
+        ),
+        (
+            "studies: {budget: {cells: {a: {objective: {name: none}, training: {snapshots: [0.5]}}}}}",
+            "budget.cells.a.training.snapshots: the cell trains nothing, so they are those of the run that it starts with, "
+            "and it starts with none",
+        ),
+        ("data: {lexicon: words.txt}", "lexicon: the embedded corpus knows its phones"),
         ("studies: {budget: []}", "expected keys and values"),
         ("data: {root: [", "not valid YAML"),
     ],
