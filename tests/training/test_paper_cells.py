@@ -240,6 +240,23 @@ def test_the_batch_size_papers_grid():
     assert cells["b87.5"].downstream.learning_rates == {"phone_ctc": 1e-2} and not cells["b150"].downstream.learning_rates
 
 
+def test_the_batch_size_papers_probes():
+    """Six SUPERB tasks of each batch after 100,000, 200,000, 300,000 and 400,000 updates, at 1e-4; what is of other corpora starts with the
+    batch's own run."""
+    cells = PAPER.studies["batch_size"].cells
+    others = {"asv": ("voxceleb1", "verification_tdnn"), "ic": ("fluent", "intent_mean"), "er": ("iemocap", "emotion"), "zh": ("zh", "asr")}
+    batches = [name for name in cells if name.startswith("b")]
+    assert len(batches) == 7 and sum(name.startswith("superb-") for name in cells) == 28
+    for batch in batches:
+        assert cells[batch].downstream.tasks == ["asr", "phone_ctc"] and cells[batch].data.languages is None
+        for task, (part, name) in others.items():
+            cell = cells[f"superb-{task}-{batch}"]
+            assert (cell.start, cell.objective.name, cell.model) == (f"batch_size/{batch}", "none", cells[batch].model)
+            assert (cell.data.languages, cell.downstream.tasks, cell.downstream.train_hours) == ([part], [name], None)
+            assert {0.25, 0.5, 0.75} == set(cell.training.snapshots) <= set(cells[batch].training.snapshots)
+            assert cell.downstream.learning_rate == cells[batch].downstream.learning_rate == 1e-4 and not cell.downstream.learning_rates
+
+
 def test_sews_recipes():
     """The longer micro-batch of the smallest, and the fine-tuning on 100 h, of which nothing is frozen at first (10 h: 10,000 updates)."""
     cells = PAPER.studies["stochastic"].cells
