@@ -27,8 +27,8 @@ def kept(shape: tuple[int, ...], share: float) -> Tensor:
     """Which elements stay when this share is dropped: bool of this shape, on the processor."""
     count = int(np.prod(shape))
     seed = int(torch.randint(1 << 62, ()))
-    bits = torch.from_numpy(np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16))[:count]
-    return (bits >= _threshold(share) - _STEPS // 2).view(shape)
+    bits = np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16)[:count]
+    return torch.from_numpy(bits >= np.int16(_threshold(share) - _STEPS // 2)).view(shape)
 
 
 def drop(x: Tensor, keep: Tensor, share: float) -> Tensor:

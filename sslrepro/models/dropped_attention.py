@@ -16,7 +16,7 @@ from sslrepro.models.dropout import drop, factors, kept
 from sslrepro.models.linear import by_blocks, onednn
 
 _LARGE = 1 << 22  # multiplications of a head; below, calling a few at a time costs more than it saves
-_CACHED = 1 << 19  # attention weights, 2 MB: a processor's own cache
+_CACHED = 1 << 20  # attention weights, 4 MB: two processors' own caches
 
 
 def dropped_attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, share: float) -> Tensor:
@@ -43,7 +43,7 @@ class _Attention(torch.autograd.Function):
         whole_q, whole_k, whole_v, valid, keep = ctx.saved_tensors
         by_q, by_k, by_v = _by_frames(whole_q), _by_frames(whole_k), _by_frames(whole_v)
         for at, times in _pieces(whole_q, whole_k):
-            q, k, v, by_y = (x[at].contiguous() for x in (whole_q, whole_k, whole_v, grad))
+            q, k, v, by_y = (x[at] if times is _rows else x[at].contiguous() for x in (whole_q, whole_k, whole_v, grad))
             weights, scale = _weights(q, k, valid, at, times), factors(keep[at], ctx.share, q.dtype)
             by_v[at] = times((weights * scale).mT, by_y.mT)
             by_weights = times(by_y, v).mul_(scale)
@@ -65,13 +65,14 @@ def _pieces(q: Tensor, k: Tensor) -> Iterator[tuple[tuple, Callable[[Tensor, Ten
     if by_blocks(q, k.mT):
         yield from ((at, onednn) for at in product(range(batch), range(heads)))
     elif q.dtype == torch.float32 and frames * keys * dim >= _LARGE:
-        some = max(1, _CACHED // (frames * keys))
-        yield from (((row, slice(head, head + some)), _batched) for row, head in product(range(batch), range(0, heads, some)))
+        some = -(-heads // -(-heads * frames * keys // _CACHED))  # in as few pieces as may be, all alike
+        yield from (((row, slice(head, head + some)), _rows) for row, head in product(range(batch), range(0, heads, some)))
     else:
-        yield (slice(None),), _batched
+        yield (slice(None),), lambda a, b: a @ b.mT
 
 
-def _batched(a: Tensor, b: Tensor) -> Tensor:
+def _rows(a: Tensor, b: Tensor) -> Tensor:
+    """Rows may be apart, as heads of one tensor's are."""
     return a @ b.mT
 
 

@@ -75,7 +75,11 @@ class _Pointwise(torch.autograd.Function):
         ctx.sizes = sizes
         out = windows.new_empty(len(windows), weights.shape[1], dtype=precision)
         for row, piece in _pieces(sizes):
-            out[piece] = F.gelu(product(windows[piece], weights[row], biases[row]))
+            before = product(windows[piece], weights[row], biases[row])
+            if precision == before.dtype:
+                torch.ops.aten.gelu.out(before, out=out[piece])
+            else:
+                out[piece] = F.gelu(before)
         return out
 
     @staticmethod

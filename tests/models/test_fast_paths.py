@@ -97,9 +97,9 @@ def test_attention_with_dropout_by_heads(padded, library, request):
     """One head at a time, or a few."""
     request.getfixturevalue(library)
     torch.manual_seed(0)
-    q, k, v = (torch.randn(2, 300, 448, requires_grad=True) for _ in range(3))  # seven heads, as linears give them
-    heads = [x.unflatten(-1, (7, -1)).transpose(1, 2) for x in (q, k, v)]
-    assert len(list(_pieces(*heads[:2]))) == (14 if library == "onednn" else 4)
+    q, k, v = (torch.randn(2, 300, 768, requires_grad=True) for _ in range(3))  # twelve heads, as linears give them
+    heads = [x.unflatten(-1, (12, -1)).transpose(1, 2) for x in (q, k, v)]
+    assert len(list(_pieces(*heads[:2]))) == (24 if library == "onednn" else 4)
     valid = (torch.arange(300) < torch.tensor([[300], [180]]))[:, None, None, :] if padded else None
     torch.manual_seed(1)
     ours = dropped_attention(*heads, valid, 0.2)
