@@ -1,9 +1,9 @@
 """Whether today's code still gives the kept results: some of their cells, run again, against `results/<profile>/<study>/metrics.csv`.
 
 Kept results carry a hash of the code that made them, and most changes of code change no number that matters. Where cells that were run
-again show it, `same_code.json` beside the tables says so, naming these cells, and the verdicts are not called stale. Every number must
-be equal, or lie within a tenth of the standard deviation over the cell's kept seeds: processors and kernels round differently, and
-training carries that on. Times and bytes that a machine measured are left out.
+again show it, `same_code.json` beside the tables says so, naming these cells, and the verdicts are not called stale. On the same kind of
+machine and torch every number must be equal to the last bit. On another, which rounds differently, and training carries that on, each
+must lie within a tenth of the standard deviation over the cell's kept seeds. Times and bytes that a machine measured are left out.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ def same_code(profile: Profile, study: str) -> dict[str, float]:
             if described is None or described["hashes"]["code"] != now or old["code"] == now:
                 continue
             found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-            compared[f"{cell} seed {seed}"] = _compare(run, found, numbers, int(seed))
+            there, here = _kind(old["machine"]), _kind(described["machine"])
+            compared[f"{cell} seed {seed}"] = _compare(run, found, numbers, int(seed), 0.0 if there == here else SHARE)
             before.add(old["code"])
-            machines.add((_kind(old["machine"]), _kind(described["machine"])))
+            machines.add((there, here))
     if not compared:
         raise UserError(f"nothing of {study} to compare: run some of its cells again with today's code (sslrepro cell), then this")
     about = {
@@ -65,8 +66,9 @@ def _kind(machine: dict) -> str:
     return ", ".join(str(machine.get(name)) for name in ("cpu", "gpu", "torch"))
 
 
-def _compare(run: Path, found: dict[str, float], numbers: pd.DataFrame, seed: int) -> float:
-    """numbers: kept, by metric and seed. The largest difference in standard deviations over seeds."""
+def _compare(run: Path, found: dict[str, float], numbers: pd.DataFrame, seed: int, share: float) -> float:
+    """numbers: kept, by metric and seed; share: of their standard deviation over seeds, which a difference may have; 0: none may be.
+    The largest difference in standard deviations over seeds."""
     kept = numbers[seed].dropna()
     kept = kept[[name for name in kept.index if not _measured(name)]].to_dict()
     found = {name: value for name, value in found.items() if not _measured(name)}
@@ -77,7 +79,7 @@ def _compare(run: Path, found: dict[str, float], numbers: pd.DataFrame, seed: in
         seeds = numbers.loc[name].dropna()
         deviation = float(seeds.std()) if len(seeds) >= LEAST_SEEDS else 0.0
         apart = abs(found[name] - value)
-        if apart > max(SHARE * deviation, 1e-12 * abs(value)):
+        if apart > (max(share * deviation, 1e-12 * abs(value)) if share else 0.0):
             raise UserError(
                 f"{run}: {name} is {found[name]!r}, in the kept results {value!r}, and {LEAST_SEEDS} or more seeds there have a standard "
                 f"deviation of {deviation:.3g}: these were made by other code"

@@ -78,6 +78,17 @@ def test_one_number_that_differs_is_named(kept, metrics, said):
     assert not (folder / "same_code.json").exists() and stale(folder) == {True}
 
 
+def test_on_the_same_machine_the_last_bit_counts(kept):
+    folder, again = kept
+    (again / "settings.json").write_text(json.dumps({"hashes": {"code": code_hash()}, "machine": HERE}))
+    assert same_code(PROFILE, "batch_size") == {"b16 seed 0": 0.0}
+    (folder / "same_code.json").unlink()
+    (again / "metrics.json").write_text(json.dumps({"status": "completed"} | SAME | {"phone.accuracy": 0.10000000000000002}))
+    with pytest.raises(UserError, match=r"phone\.accuracy is 0\.1"):
+        same_code(PROFILE, "batch_size")
+    assert not (folder / "same_code.json").exists()
+
+
 def test_nothing_run_again_says_what_to_do(kept):
     _, again = kept
     (again / "settings.json").unlink()
