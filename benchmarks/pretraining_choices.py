@@ -52,6 +52,9 @@ RUNS: dict[str, list[tuple[str, tuple[float, ...], float]]] = {
         # TERA at both ends of the rule
         ("tera-size50", (4.2e-3, 8.5e-3, 1.7e-2), 1.0),
         ("tera-size1582", (1.75e-3, 3.5e-3, 7.0e-3), 1.0),
+        # and the other objectives at the size at which they are compared
+        ("data2vec-slim", (3.45e-3, 6.9e-3, 1.4e-2), 1.0),
+        ("bestrq-slim", (3.45e-3, 6.9e-3, 1.4e-2), 1.0),
     ],
     "stochastic": [("stochastic", (3.5e-3, 7.0e-3, 2.0e-3), 0.5), ("fixed-s1", (3.5e-3,), 0.5)],
     "summarymixing": [
