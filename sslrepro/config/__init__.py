@@ -14,6 +14,7 @@ from sslrepro.config.downstream import (
     FineTuneSettings,
     FrozenTuning,
     FullTuning,
+    LabelledFolders,
     LabelShare,
     LadderTuning,
     LanguageModelSettings,

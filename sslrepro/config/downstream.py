@@ -12,8 +12,11 @@ from sslrepro.config.training import ScheduleSettings
 
 TaskName = Literal[
     "phone", "phone_ctc", "phone_lstm", "asr", "keyword", "intent", "keyword_mean", "intent_mean", "emotion", "speaker",
-    "verification", "verification_tdnn",
+    "verification", "verification_tdnn", "verification_xvector",
 ]  # fmt: skip
+BY_CTC = ("phone_ctc", "phone_lstm", "asr")
+UNSELECTED = ("speaker", "verification", "verification_tdnn", "verification_xvector")  # their corpora hold no labels for it
+BUCKET = 16  # utterances of like length in one of S3PRL's batches, or in half of one
 
 
 class LabelShare(Settings):
@@ -110,6 +113,14 @@ class FineTuneSettings(Settings):
         return self
 
 
+class LabelledFolders(Settings):
+    """Folders of the corpus whose labels alone a probe uses, anywhere in `path`; null: the whole split."""
+
+    train: Annotated[list[str], Field(min_length=1)] | None = None
+    valid: Annotated[list[str], Field(min_length=1)] | None = None
+    test: Annotated[list[str], Field(min_length=1)] | None = None
+
+
 class DownstreamSettings(Settings):
     """Which tasks score the encoder, frozen (learned weighted sum of its layers), and its fine-tunings."""
 
@@ -120,11 +131,50 @@ class DownstreamSettings(Settings):
     # (benchmarks/results/choices.json)
     learning_rate: PositiveFloat = 3.0e-2
     learning_rates: dict[TaskName, PositiveFloat] = {"verification": 3.0e-3}  # of tasks where theirs is another
+    schedule: Literal["linear", "constant"] = "linear"  # of the rate: straight down to zero; SUPERB: constant
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # decoupled (AdamW)
+    clip_norm: PositiveFloat | None = None  # the longest gradient; SUPERB: 1
+    # updates between validations, of which the best one's head is tested; null: the last head is, and the validation split is not read
+    select_every: Positive | None = None
     train_hours: PositiveFloat | None = 0.5  # of the training split, of each language; null: all
+    folders: LabelledFolders = LabelledFolders()
     # every hidden state to zero mean and unit variance over the training labels; SUPERB: not
     standardise: bool = True
+    project: Positive | None = None  # width of a linear layer between the weighted sum and the head (SUPERB); null: none
     lstm_width: Positive = 128  # cells each way of the two-layer BiLSTM of `asr`; SUPERB, MP3S: 1024
+    # dropout between the two layers alone; after the second too (SUPERB's ASR); and then a linear layer with tanh after each (its OOD-ASR)
+    lstm_layers: Literal["plain", "dropped", "projected"] = "plain"
+    spec_augment: bool = False  # masks and warps the weighted sum in training (downstream.spec_augment)
+    ctc_recipe: Literal["plain", "s3prl_asr", "s3prl_ctc"] = "plain"  # how utterances are batched, targets end and doubled symbols are read
+    crop_seconds: PositiveFloat | None = None  # verification learns from pieces of at most this, cut at random (SUPERB: 8); null: whole
     fine_tune: FineTuneSettings = FineTuneSettings()
+
+    @model_validator(mode="after")
+    def _of_its_tasks(self) -> DownstreamSettings:
+        """A setting that some task of the cell would not follow is an error."""
+        ctc = {
+            "lstm_layers": self.lstm_layers != "plain", "spec_augment": self.spec_augment, "ctc_recipe": self.ctc_recipe != "plain",
+        }  # fmt: skip
+        checks = [(name, BY_CTC, "read by CTC") for name, given in ctc.items() if given]
+        if self.crop_seconds is not None:
+            checks.append(("crop_seconds", tuple(name for name in UNSELECTED if name != "speaker"), "of verification"))
+        for name, tasks, kind in checks:
+            if other := [task for task in self.tasks if task not in tasks]:
+                raise ValueError(f"{name}: it is for tasks {kind}, and {other[0]!r} is not one; score it in a cell of its own")
+        if self.select_every is not None:
+            if self.select_every > self.updates:
+                raise ValueError(f"select_every: {self.select_every} is more than the {self.updates} updates, so nothing would be selected")
+            if other := [task for task in self.tasks if task in UNSELECTED]:
+                raise ValueError(f"select_every: {other[0]!r} has no labels in the validation split to select by; set it to null")
+        if self.ctc_recipe != "plain" and self.batch % BUCKET:
+            raise ValueError(f"batch: {self.batch} is not a multiple of {BUCKET}, the utterances that ctc_recipe puts together by length")
+        if (self.folders.valid or self.folders.test) and (other := [task for task in self.tasks if task in UNSELECTED]):
+            raise ValueError(f"folders: {other[0]!r} is not tested by the test split's labels; set folders.valid and folders.test to null")
+        if self.folders.valid is not None and self.select_every is None:
+            raise ValueError("folders.valid: nothing is selected by these folders while select_every is null")
+        if self.folders.train is not None and self.train_hours is not None:
+            raise ValueError("folders.train: all of these folders is learned from, so train_hours must be null")
+        return self
 
     def at_snapshots(self) -> DownstreamSettings:
         """The same with the shares of the labels that are for snapshots too."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sslrepro.data.audio import read_audio
-from sslrepro.data.writer import EMOTION, LANGUAGE, PHONES
+from sslrepro.data.writer import EMOTION, FOLD, LANGUAGE, PHONES
 from sslrepro.draws import key64
 from sslrepro.errors import UserError
 
@@ -38,7 +38,7 @@ class Corpus:
         self.info: dict = json.loads((self.folder / "corpus.json").read_text(encoding="utf-8"))
         kinds = {"split": "category", "speaker": "category", "intent": "category", "keyword": "category"}
         kinds |= {"utterance": str, "path": str, "text": str, "start": np.int64, "frames": np.int64}
-        kinds |= {PHONES: str, EMOTION: "category", LANGUAGE: "category"}
+        kinds |= {PHONES: str, EMOTION: "category", LANGUAGE: "category", FOLD: "category"}
         self.utterances: pd.DataFrame = pd.read_csv(self.folder / "manifest.tsv", dtype=kinds, **_TABLE)
         columns = (self.utterances[name].to_numpy() for name in ("utterance", "path", "start", "frames"))
         self._names, self._paths, self._starts, self._frames = columns  # not as rows of Python's own: a long manifest would be held twice

@@ -51,6 +51,15 @@ class FrozenStates:
             return torch.cat(self._in_batches(np.asarray(rows)))
         return torch.cat([self._store[self._offsets[i] : self._offsets[i + 1]] for i in places])
 
+    def pieces(self, rows: np.ndarray, starts: np.ndarray, samples: int) -> tuple[Tensor, np.ndarray]:
+        """As `states` and `frames`, of what the encoder hears when it is given `samples` of each row alone, from `starts` (rows,) on."""
+        audio = [self.corpus.audio(row, start, samples) for row, start in zip(rows.tolist(), starts.tolist(), strict=True)]
+        found: dict[int, Tensor] = {}
+        for batch in by_length(np.array([len(piece) for piece in audio]) / SAMPLE_RATE, BATCH_SECONDS[self.device.type]):
+            found.update(zip(batch.tolist(), self._heard([audio[i] for i in batch.tolist()]), strict=True))
+        states = [found[i] for i in range(len(rows))]
+        return torch.cat(states), np.array([len(line) for line in states])
+
     def moments(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over the frames of `rows`: each (layers, dim) float32."""
         count, total, squares = 0, 0.0, 0.0
@@ -79,10 +88,13 @@ class FrozenStates:
     def _batches(self, rows: np.ndarray) -> list[np.ndarray]:
         return by_length(self.corpus.durations[rows], BATCH_SECONDS[self.device.type])
 
-    @torch.no_grad()
     def _compute(self, rows: np.ndarray) -> list[Tensor]:
-        """[(frames, layers, dim)] half precision, one a row. Raises UserError when they are not finite or do not fit half precision."""
-        pieces = [self.corpus.audio(int(row)) for row in rows]
+        """[(frames, layers, dim)] half precision, one a row."""
+        return self._heard([self.corpus.audio(int(row)) for row in rows])
+
+    @torch.no_grad()
+    def _heard(self, pieces: list[np.ndarray]) -> list[Tensor]:
+        """The same of waveforms (samples,). Raises UserError when states are not finite or do not fit half precision."""
         lengths = torch.tensor([len(piece) for piece in pieces])
         waveforms = torch.zeros(len(pieces), int(lengths.max()))
         for line, piece in zip(waveforms, pieces, strict=True):

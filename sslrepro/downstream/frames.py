@@ -21,20 +21,28 @@ def frame_accuracy(task: Task, data: Labelled, frozen: FrozenStates, settings: D
     def labels(row: int) -> torch.Tensor:
         return torch.from_numpy(frame_labels(data.labels[row], code, int(frozen.frames(np.array([row]))[0]), frozen.hop, frozen.centre))
 
-    known = {row: labels(row) for row in [*data.train.tolist(), *data.test.tolist()]}
+    known = {row: labels(row) for row in np.concatenate([data.train, data.valid, data.test]).tolist()}
 
     def loss(probe, rows):
         wanted = torch.cat([known[row] for row in rows.tolist()]).to(frozen.device)
         return F.cross_entropy(probe(frozen.states(rows)), wanted, ignore_index=-1)
 
-    probe = train_probe(lambda: task.head(frozen.dim, len(code), settings), frozen, data.train, settings, task.name, seed, loss)
-    errors, units = [], []
-    for row in data.test.tolist():
-        wanted = known[row].to(frozen.device)
-        with torch.no_grad():
+    @torch.no_grad()
+    def counts(probe, rows):
+        errors, units = [], []
+        for row in rows.tolist():
+            wanted = known[row].to(frozen.device)
             picked = probe(frozen.states(np.array([row]))).argmax(-1)
-        errors.append(int(((picked != wanted) & (wanted >= 0)).sum()))
-        units.append(int((wanted >= 0).sum()))
+            errors.append(int(((picked != wanted) & (wanted >= 0)).sum()))
+            units.append(int((wanted >= 0).sum()))
+        return errors, units
+
+    def error(probe):
+        errors, units = counts(probe, data.valid)
+        return sum(errors) / sum(units)
+
+    probe = train_probe(task, len(code), frozen, data.train, settings, seed, loss, error)
+    errors, units = counts(probe, data.test)
     rows = by_speaker(task.metric, frozen.corpus.utterances["speaker"].to_numpy()[data.test], np.array(errors), np.array(units))
     return TaskResult({task.metric: 1 - sum(errors) / sum(units)}, rows)
 

@@ -7,11 +7,11 @@ from torch import nn
 from sslrepro.config import DownstreamSettings
 from sslrepro.data.corpus import Corpus
 from sslrepro.downstream import labels
-from sslrepro.downstream.ctc import BiLSTM, Framewise, count_phones, count_text, symbol_errors
+from sslrepro.downstream.ctc import BiLSTM, Framewise, SuperbBiLSTM, count_phones, count_text, symbol_errors
 from sslrepro.downstream.frames import frame_accuracy
 from sslrepro.downstream.task import Task, Unavailable
-from sslrepro.downstream.utterances import Detectors, MeanLinear, utterance_accuracy
-from sslrepro.downstream.verification import DilatedSpeakerEmbedding, SpeakerEmbedding, verification_error
+from sslrepro.downstream.utterances import Detectors, MeanLinear, over_folds, utterance_accuracy
+from sslrepro.downstream.verification import DilatedSpeakerEmbedding, SpeakerEmbedding, XVector, verification_error
 from sslrepro.errors import UserError
 
 
@@ -32,7 +32,9 @@ def _framewise(dim: int, classes: int, settings: DownstreamSettings) -> nn.Modul
 
 
 def _bilstm(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
-    return BiLSTM(dim, classes, settings.lstm_width)
+    if settings.lstm_layers == "plain":
+        return BiLSTM(dim, classes, settings.lstm_width)
+    return SuperbBiLSTM(dim, classes, settings.lstm_width, projected=settings.lstm_layers == "projected")
 
 
 def _embedding(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
@@ -43,6 +45,10 @@ def _dilated_embedding(dim: int, classes: int, settings: DownstreamSettings) -> 
     return DilatedSpeakerEmbedding(dim, classes)
 
 
+def _xvector(dim: int, classes: int, settings: DownstreamSettings) -> nn.Module:
+    return XVector(dim, classes)
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -51,13 +57,14 @@ TASKS = {
         Task("phone_lstm", labels.phones, _bilstm, "phone_lstm.per", "lower", symbol_errors(count_phones)),
         Task("asr", labels.characters, _bilstm, "asr.wer", "lower", symbol_errors(count_text)),
         Task("keyword", labels.category("keyword"), _detectors, "keyword.accuracy", "higher", utterance_accuracy),
-        Task("intent", labels.category("intent"), _detectors, "intent.accuracy", "higher", utterance_accuracy),
+        Task("intent", labels.intents, _detectors, "intent.accuracy", "higher", utterance_accuracy),
         Task("keyword_mean", labels.category("keyword"), _mean_linear, "keyword_mean.accuracy", "higher", utterance_accuracy),
-        Task("intent_mean", labels.category("intent"), _mean_linear, "intent_mean.accuracy", "higher", utterance_accuracy),
-        Task("emotion", labels.category("emotion"), _mean_linear, "emotion.accuracy", "higher", utterance_accuracy),
+        Task("intent_mean", labels.intents, _mean_linear, "intent_mean.accuracy", "higher", utterance_accuracy),
+        Task("emotion", labels.emotions, _mean_linear, "emotion.accuracy", "higher", over_folds(utterance_accuracy)),
         Task("speaker", labels.known_speakers, _mean_linear, "speaker.accuracy", "higher", utterance_accuracy),
         Task("verification", labels.unknown_speakers, _embedding, "verification.eer", "lower", verification_error),
         Task("verification_tdnn", labels.unknown_speakers, _dilated_embedding, "verification_tdnn.eer", "lower", verification_error),
+        Task("verification_xvector", labels.unknown_speakers, _xvector, "verification_xvector.eer", "lower", verification_error),
     )
 }
 

@@ -125,7 +125,7 @@ def _tuning(share: LabelShare) -> str:
 def _frozen(
     upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed: int, device: torch.device, labelled: dict[Task, Labelled]
 ) -> Scores:
-    wanted = np.concatenate([rows for data in labelled.values() for rows in (data.train, data.test)])
+    wanted = np.concatenate([rows for data in labelled.values() for rows in (data.train, data.valid, data.test)])
     frozen = FrozenStates(upstream, corpus, wanted, device)
     scores = Scores.empty()
     if len(frozen.too_short):

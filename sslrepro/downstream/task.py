@@ -24,8 +24,10 @@ class Unavailable(Exception):
 class Labelled:
     """What is learned from and what is scored: rows of the corpus, and each one's label.
 
-    labels: row -> class name (str), symbols (list of str) or phone intervals (labels.Intervals), as the task's protocol wants.
-    classes: what the training rows hold, sorted. trials (verification): left row, right row, same (trials, 3).
+    labels: row -> class name (str), slots of an intent (tuple of str), symbols (list of str) or phone intervals (labels.Intervals), as the
+    task's protocol wants. classes: what the training rows hold, sorted. trials (verification): left row, right row, same (trials, 3).
+    valid: rows by which the best head is selected; none where nothing is. folds: row -> its fold's name, where each is tested in turn;
+    then all rows are in `train` and in `test`.
     """
 
     train: np.ndarray
@@ -33,13 +35,16 @@ class Labelled:
     labels: dict[int, Any]
     classes: list[str]
     trials: np.ndarray | None = None
+    valid: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    folds: dict[int, str] | None = None
 
     def within(self, rows: np.ndarray) -> Labelled:
-        """The same without training, test and trial rows that are not in `rows`."""
+        """The same without training, validation, test and trial rows that are not in `rows`."""
         trials = self.trials
         if trials is not None:
             trials = trials[np.isin(trials[:, :2], rows).all(1)]
-        return replace(self, train=self.train[np.isin(self.train, rows)], test=self.test[np.isin(self.test, rows)], trials=trials)
+        train, valid, test = (part[np.isin(part, rows)] for part in (self.train, self.valid, self.test))
+        return replace(self, train=train, valid=valid, test=test, trials=trials)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,9 @@ class TaskResult:
     notes: list[str] = field(default_factory=list)
 
 
+Protocol = Callable[["Task", Labelled, "FrozenStates", DownstreamSettings, int], TaskResult]
+
+
 @dataclass(frozen=True)
 class Task:
     """A task on a frozen encoder.
@@ -68,4 +76,4 @@ class Task:
     head: Callable[[int, int, DownstreamSettings], nn.Module]
     metric: str
     direction: Literal["higher", "lower"]
-    protocol: Callable[[Task, Labelled, FrozenStates, DownstreamSettings, int], TaskResult]
+    protocol: Protocol
