@@ -38,17 +38,21 @@ class DataSettings(Settings):
     root: str | None = None  # LibriSpeech or Libri-Light as unpacked, any folder of audio, or a manifest; null: the embedded corpus
     corpus: CorpusSettings = CorpusSettings()
     lexicon: str | None = None  # of `root`: gives the texts of its first language their phones (data.lexicon); null: none are made
+    trials: str | None = None  # of `root`: a list of test trials as VoxCeleb1's veri_test.txt (data.trial_list); null: trials are drawn
 
     @model_validator(mode="after")
     def _of_a_root(self) -> DataSettings:
         if self.lexicon is not None and self.root is None:
             raise ValueError("lexicon: the embedded corpus knows its phones; a lexicon is for the texts of data.root")
+        if self.trials is not None and self.root is None:
+            raise ValueError("trials: the embedded corpus draws its own; a list of trials is of the files of data.root")
         return self
 
     @model_serializer(mode="wrap")
     def _without_null(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a lexicon the key is left out, so that a corpus made before there was one is still the same by its settings' hash."""
-        return {name: value for name, value in plain(self).items() if name != "lexicon" or value is not None}
+        """Without a lexicon, or a list of trials, the key is left out, so that a corpus made before there was one is still the same by its
+        settings' hash."""
+        return {name: value for name, value in plain(self).items() if name not in ("lexicon", "trials") or value is not None}
 
 
 Languages = Annotated[list[str], Field(min_length=1), AfterValidator(distinct)]

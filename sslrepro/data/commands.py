@@ -66,7 +66,8 @@ def data_prepare(data: DataSettings, folder: Path) -> dict:
     if data.root is None:
         build_embedded(data.corpus, folder)
     else:
-        prepare(Path(data.root), folder, None if data.lexicon is None else Path(data.lexicon).expanduser().absolute())
+        lexicon, listed = (path and Path(path).expanduser().absolute() for path in (data.lexicon, data.trials))
+        prepare(Path(data.root), folder, lexicon, listed)
     info = json.loads((Path(folder) / "corpus.json").read_text(encoding="utf-8"))
     for reason, part in info["left_out"].items():
         print(f"left out: {part['count']} x {reason}; such as {part['examples'][0]}", file=sys.stderr)

@@ -20,6 +20,7 @@ import pandas as pd
 from sslrepro.data.audio import LONGEST, SAMPLE_RATE, BadAudio, Header, find_audio, in_parallel, read_header
 from sslrepro.data.lexicon import read_lexicon
 from sslrepro.data.transcripts import libri_speaker, normalise, read_transcripts
+from sslrepro.data.trial_list import listed_trials
 from sslrepro.data.writer import (
     ALIGNMENT,
     LANGUAGE,
@@ -68,14 +69,14 @@ class _Tally:
         return {name: {str(value): files for value, files in sorted(part.items())} for name, part in parts.items()}
 
 
-def prepare(root: Path, folder: Path, lexicon: Path | None = None) -> None:
+def prepare(root: Path, folder: Path, lexicon: Path | None = None, trial_list: Path | None = None) -> None:
     """Writes the corpus folder of `root`: a folder of audio, or a manifest (TSV with a `path` column, relative to its own folder,
     and any other columns of docs/schemas.md; with `language` on every line it may hold several). A `lexicon` (data.lexicon) gives the
-    texts of the first language their phones.
+    texts of the first language their phones. A `trial_list` (data.trials) takes the place of the drawn test trials of its files' language.
 
     Unreadable, empty, truncated and too short files are left out and counted in corpus.json, stereo is averaged and other rates are
     resampled when read (counted there, too), files longer than LONGEST are cut (and lose their transcript). Raises UserError when nothing
-    is left, and for a lexicon that cannot be read.
+    is left, and for a lexicon or list of trials that cannot be read or does not fit the corpus.
     """
     root = Path(root).expanduser().absolute()
     if not root.exists():
@@ -100,10 +101,20 @@ def prepare(root: Path, folder: Path, lexicon: Path | None = None) -> None:
     with whole(folder) as place:
         write_tsv(table[[*MANIFEST, *(name for name in OPTIONAL if name in table)]], place / "manifest.tsv")
         write_tsv(pd.DataFrame(columns=ALIGNMENT), place / "alignment.tsv")
-        write_tsv(trials(table[table["speaker"] != ""]), place / "trials.tsv")
-        made_of = {"source": str(root)} | ({"lexicon": str(lexicon)} if lexicon else {})
+        write_tsv(_trials(table, trial_list), place / "trials.tsv")
+        made_of = {"source": str(root)} | {name: str(path) for name, path in (("lexicon", lexicon), ("trials", trial_list)) if path}
         info = summary(table, [], str(base), "files", tally.counts, tally.examples, **made_of, **tally.changed())
         write_json(info, place / "corpus.json")
+
+
+def _trials(table: pd.DataFrame, trial_list: Path | None) -> pd.DataFrame:
+    drawn = trials(table[table["speaker"] != ""])
+    if trial_list is None:
+        return drawn
+    listed, language = listed_trials(trial_list, table)
+    of = table[table[LANGUAGE] == language] if LANGUAGE in table else table
+    replaced = (drawn["split"] == "test") & drawn["left"].isin(set(of["utterance"]))
+    return pd.concat([drawn[~replaced], listed], ignore_index=True)
 
 
 def _from_folder(base: Path, tally: _Tally) -> pd.DataFrame:

@@ -155,7 +155,7 @@ def _corpus_is_current(profile: Profile) -> bool:
     info = json.loads(path.read_text(encoding="utf-8"))
     if profile.data.root is None:
         return info.get("settings") == profile.data.corpus.model_dump(mode="json")
-    made_of = {"source": profile.data.root, "lexicon": profile.data.lexicon}
+    made_of = {"source": profile.data.root, "lexicon": profile.data.lexicon, "trials": profile.data.trials}
     return all(info.get(name) == (path and str(Path(path).expanduser().absolute())) for name, path in made_of.items())
 
 
