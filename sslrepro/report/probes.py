@@ -10,9 +10,9 @@ from sslrepro.claims.ledger import load_study, template
 
 MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the run: 100,000 to 400,000 of the paper's updates
 PROBES = {  # by the name of its published series, where it is in a claim: which cells score it, the metric, and how it is shown
-    "asr": ("b{batch_seconds}", "asr.wer", "ASR, WER"),
+    "asr": ("superb-asr-b{batch_seconds}", "asr.wer", "ASR, WER"),
     "phones": ("b{batch_seconds}", "phone_ctc.per", "PR, PER"),
-    "verification": ("superb-asv-b{batch_seconds}", "verification_tdnn.eer", "ASV, EER"),
+    "verification": ("superb-asv-b{batch_seconds}", "verification_xvector.eer", "ASV, EER"),
     "intent": ("superb-ic-b{batch_seconds}", "intent_mean.accuracy", "IC, accuracy"),
     "emotion": ("superb-er-b{batch_seconds}", "emotion.accuracy", "ER, accuracy"),
     "mandarin": ("superb-zh-b{batch_seconds}", "asr.cer", "OOD-ASR in Mandarin, CER"),

@@ -93,6 +93,7 @@ def test_a_corpus_that_is_not_there_leaves_its_part_open_and_is_named(tmp_path):
     row = found["batch-13"]
     assert row.verdict == "inconclusive at this scale" and found["batch-01"].verdict == "replicated"
     assert re.search(
-        r"no verification: cells .*superb-asv-b150.* have no verification_tdnn.eer .*: the corpus has no language 'voxceleb1'", row.reason
+        r"no verification: cells .*superb-asv-b150.* have no verification_xvector.eer .*: the corpus has no language 'voxceleb1'",
+        row.reason,
     )
     assert "emotion:" not in row.reason

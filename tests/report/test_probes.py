@@ -11,16 +11,17 @@ from sslrepro.report.unscored import unscored
 
 def test_each_task_is_read_from_its_cells(tmp_path):
     rows = [
-        ("b150", 0, "asr.wer", 0.2), ("b150", 1, "asr.wer", 0.4), ("b87.5", 0, "asr.wer@0.25", 0.9), ("b150", 0, "asr.cer", 0.1),
+        ("superb-asr-b150", 0, "asr.wer", 0.2), ("superb-asr-b150", 1, "asr.wer", 0.4), ("superb-asr-b87.5", 0, "asr.wer@0.25", 0.9),
+        ("superb-asr-b150", 0, "asr.cer", 0.1), ("b150", 0, "phone_ctc.per", 0.3), ("b150", 0, "asr.wer", 0.8),
         ("superb-zh-b150", 0, "asr.cer", 0.25), ("superb-zh-b150", 0, "asr.wer", 1.0), ("superb-er-b87.5", 0, "emotion.accuracy@0.5", 0.6),
-        ("smallest87.5-linear", 0, "asr.wer", 0.99),
+        ("smallest87.5-linear", 0, "phone_ctc.per", 0.99),
     ]  # fmt: skip
     pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
     table = probes(tmp_path)
     assert list(table.columns) == ["87.5", "150"] and set(table.index.get_level_values(1)) <= set(MOMENTS)
     assert table.stack().to_dict() == pytest.approx({
         ("ASR, WER", 0.25, "87.5"): 90, ("ASR, WER", 1.0, "150"): 30, ("ER, accuracy", 0.5, "87.5"): 60,
-        ("OOD-ASR in Mandarin, CER", 1.0, "150"): 25,
+        ("OOD-ASR in Mandarin, CER", 1.0, "150"): 25, ("PR, PER", 1.0, "150"): 30,
     })  # fmt: skip
 
 

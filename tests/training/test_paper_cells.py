@@ -4,7 +4,9 @@ its fine-tuning where it has one."""
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,10 +18,11 @@ from sslrepro import objectives
 from sslrepro.budget.count import cell_cost
 from sslrepro.budget.published import size_sweep
 from sslrepro.budget.updates import flops_for
-from sslrepro.config import CellSettings, Factors, LabelShare, settings_hash
+from sslrepro.config import CellSettings, Factors, FineTuneSettings, LabelShare, settings_hash
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.folders import prepare
 from sslrepro.data.loading import Request, Shapes, collate
+from sslrepro.downstream import TASKS, score
 from sslrepro.downstream.parameter_efficient import learned
 from sslrepro.draws import numpy_generator
 from sslrepro.models.upstream import Upstream
@@ -203,6 +206,51 @@ def test_one_real_update_of_fine_tuning(name, two_seconds, monkeypatch):
         assert len(moved) >= 0.9 * sum(not name.startswith(dropped) for name in learned(tuned))
 
 
+@pytest.fixture(scope="module")
+def superbs_corpora(tmp_path_factory, tiny_corpus_dir) -> Path:
+    """A corpus folder with the five parts that the batch-size paper's probes ask for, four utterances of two seconds in each place."""
+    spoken, folder = Corpus(tiny_corpus_dir), tmp_path_factory.mktemp("superb")
+    rows = [row for row in range(len(spoken)) if spoken.samples(row) >= 32_000]
+    lines, trials = [], []
+
+    def add(language: str, place: str, split: str, **labels: str) -> None:
+        path = folder / language / place / f"{len(lines)}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, spoken.audio(rows[len(lines) % len(rows)])[:32_000], 16_000)
+        lines.append({"path": str(path.relative_to(folder)), "split": split, "language": language} | labels)
+
+    for i in range(4):
+        for place, split in {"train-clean-100": "train", "train-other-500": "train", "dev-clean": "valid", "test-clean": "test"}.items():
+            add("librispeech", place, split, speaker=f"{split}{i}", text="one two", phones="W AH1 N T UW1")
+        for split in ("train", "valid", "test"):
+            add("voxceleb1", f"{split}{i % 2}", split, speaker=f"v{split}{i % 2}")
+            add("fluent", split, split, speaker=f"f{split}{i}", intent=("increase|heat|none", "decrease|heat|kitchen")[i % 2])
+            add("zh", split, split, speaker=f"z{split}{i}", text="宋朝")
+        add("iemocap", f"Session{i + 1}", "train", speaker=f"s{i}", emotion="happy", fold=f"{i + 1}")
+        add("iemocap", f"Session{i + 1}", "train", speaker=f"s{i}", emotion="sad", fold=f"{i + 1}")
+    tested = [line for line in lines if line["language"] == "voxceleb1" and line["split"] == "test"]
+    for left, right in itertools.combinations(tested, 2):
+        paths = ("/".join(line["path"].split("/")[-2:]) for line in (left, right))
+        trials.append(" ".join((str(int(left["speaker"] == right["speaker"])), *paths)))
+    (folder / "trials.txt").write_text("\n".join(trials))
+    pd.DataFrame(lines).fillna("").to_csv(folder / "manifest.tsv", sep="\t", index=False)
+    prepare(folder / "manifest.tsv", folder / "corpus", trial_list=folder / "trials.txt")
+    return folder / "corpus"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["b150", *(f"superb-{task}-b150" for task in ("asr", "asv", "ic", "er", "zh"))])
+def test_a_superb_probe_at_its_real_size(name, superbs_corpora):
+    """Base under the head of the recipe: one update, one validation where it has any, one test."""
+    cell = CELLS[f"batch_size/{name}"]
+    settings = cell.downstream.model_copy(update={"updates": 1, "fine_tune": FineTuneSettings()})
+    settings = settings.model_copy(update={"select_every": settings.select_every and 1})
+    torch.manual_seed(0)
+    found = score(Upstream(cell.model), Corpus(superbs_corpora, cell.data.languages), settings, seed=0, device="cpu")
+    assert not found.unavailable and TASKS[settings.tasks[0]].metric in found.metrics
+    assert len(found.trials) == (6 if "asv" in name else 0)
+
+
 def test_the_compute_budget_papers_grid():
     """Updates and half of them as published, and 32,000 updates of warm-up in every cell of the sweep."""
     cells = PAPER.studies["budget"].cells
@@ -242,20 +290,33 @@ def test_the_batch_size_papers_grid():
 
 
 def test_the_batch_size_papers_probes():
-    """Six SUPERB tasks of each batch after 100,000, 200,000, 300,000 and 400,000 updates, at 1e-4; what is of other corpora starts with the
-    batch's own run."""
+    """Six SUPERB tasks of each batch after 100,000, 200,000, 300,000 and 400,000 updates, by S3PRL's recipes at a constant 1e-4; all but PR
+    start with the batch's own run."""
     cells = PAPER.studies["batch_size"].cells
-    others = {"asv": ("voxceleb1", "verification_tdnn"), "ic": ("fluent", "intent_mean"), "er": ("iemocap", "emotion"), "zh": ("zh", "asr")}
+    recipes = {  # updates, batch x accumulated, eval_step, projection
+        "pr": (100_000, 16 * 2, 1000, 256), "asr": (200_000, 32 // 2, 2000, 1024), "asv": (200_000, 10 * 5, None, 512),
+        "ic": (200_000, 32, 4000, 256), "er": (30_000, 4 * 8, 1000, 256), "zh": (500_000, 16, 5000, 1024),
+    }  # fmt: skip
+    others = {"asr": (None, "asr"), "asv": (["voxceleb1"], "verification_xvector"), "ic": (["fluent"], "intent_mean")}
+    others |= {"er": (["iemocap"], "emotion"), "zh": (["zh"], "asr")}
     batches = [name for name in cells if name.startswith("b")]
-    assert len(batches) == 7 and sum(name.startswith("superb-") for name in cells) == 28
+    assert len(batches) == 7 and sum(name.startswith("superb-") for name in cells) == 35
     for batch in batches:
-        assert cells[batch].downstream.tasks == ["asr", "phone_ctc"] and cells[batch].data.languages is None
+        assert cells[batch].downstream.tasks == ["phone_ctc"] and cells[batch].data.languages is None
+        for task, recipe in recipes.items():
+            probed = cells[batch if task == "pr" else f"superb-{task}-{batch}"].downstream
+            assert (probed.updates, probed.batch, probed.select_every, probed.project) == recipe
+            assert probed.schedule == "constant" and probed.learning_rate == 1e-4 and not probed.standardise and probed.train_hours is None
+            on_librispeech = {"train": ["train-clean-100"], "valid": ["dev-clean"], "test": ["test-clean"]}
+            assert probed.folders.model_dump() == (on_librispeech if task in ("pr", "asr") else dict.fromkeys(on_librispeech))
+            assert probed.clip_norm == (1000 if task == "asv" else 1) and probed.weight_decay == (0.01 if task == "asv" else 0)
+            assert probed.spec_augment == (task in ("asr", "zh")) and probed.crop_seconds == (8 if task == "asv" else None)
         for task, (part, name) in others.items():
             cell = cells[f"superb-{task}-{batch}"]
             assert (cell.start, cell.objective.name, cell.model) == (f"batch_size/{batch}", "none", cells[batch].model)
-            assert (cell.data.languages, cell.downstream.tasks, cell.downstream.train_hours) == ([part], [name], None)
+            assert (cell.data.languages, cell.downstream.tasks) == (part, [name])
             assert {0.25, 0.5, 0.75} == set(cell.training.snapshots) <= set(cells[batch].training.snapshots)
-            assert cell.downstream.learning_rate == cells[batch].downstream.learning_rate == 1e-4 and not cell.downstream.learning_rates
+            assert not cell.downstream.learning_rates
 
 
 def test_sews_recipes():
