@@ -7,6 +7,8 @@ gives each task.
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -115,16 +117,19 @@ def verification_error(task: Task, data: Labelled, frozen: FrozenStates, setting
     """
     code = {name: i for i, name in enumerate(data.classes)}
     samples = None if settings.crop_seconds is None else round(settings.crop_seconds * SAMPLE_RATE)
-    generator = numpy_generator(seed, "crop", task.name)
+    crops = count()
 
     def heard(rows: np.ndarray) -> tuple[Tensor, np.ndarray]:
         if samples is None:
             return frozen.states(rows), frozen.frames(rows)
         room = np.array([max(0, frozen.corpus.samples(row) - samples) for row in rows.tolist()])
+        generator = numpy_generator(seed, "crop", task.name, next(crops))
         return frozen.pieces(rows, generator.integers(0, room, endpoint=True), samples)
 
     def loss(probe, rows):
         voice = torch.tensor([code[data.labels[row]] for row in rows.tolist()], device=frozen.device)
+        if samples is not None and frozen.upstream.frames(samples) < probe.head.needs:
+            raise UserError(f"downstream.crop_seconds: {settings.crop_seconds} s: fewer frames than {task.name} needs, {probe.head.needs}")
         if (few := probe.head.needs - frozen.frames(rows)).max() > 0:
             raise _too_short(task, frozen, int(rows[few.argmax()]), probe.head.needs)
         return probe.head.loss(probe(*heard(rows)), voice)

@@ -377,6 +377,12 @@ def test_an_utterance_too_short_for_the_x_vector_is_named(folder, tmp_path, plan
         score(planted, changed(folder, tmp_path, change), settings, seed=0, device="cpu")
 
 
+def test_pieces_too_short_for_the_x_vector_are_named(corpus, planted):
+    settings = DownstreamSettings(tasks=["verification_xvector"], updates=1, train_hours=None, project=4, crop_seconds=0.3)
+    with pytest.raises(UserError, match=r"downstream.crop_seconds: 0.3 s: fewer frames than verification_xvector needs, 16"):
+        score(planted, corpus, settings, seed=0, device="cpu")
+
+
 def test_pieces_are_what_the_encoder_hears_of_them(corpus, planted):
     planted.voices.zero_()
     frozen = FrozenStates(planted, corpus, np.arange(4), torch.device("cpu"))
