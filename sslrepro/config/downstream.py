@@ -14,8 +14,7 @@ TaskName = Literal[
     "phone", "phone_ctc", "phone_lstm", "asr", "keyword", "intent", "keyword_mean", "intent_mean", "emotion", "speaker",
     "verification", "verification_tdnn", "verification_xvector",
 ]  # fmt: skip
-BY_CTC = ("phone_ctc", "phone_lstm", "asr")
-UNSELECTED = ("speaker", "verification", "verification_tdnn", "verification_xvector")  # their corpora hold no labels for it
+BY_CTC, VERIFICATION = ("phone_", "asr"), ("verification",)  # how the names of such tasks begin
 BUCKET = 16  # utterances of like length in one of S3PRL's batches, or in half of one
 
 
@@ -152,24 +151,25 @@ class DownstreamSettings(Settings):
     @model_validator(mode="after")
     def _of_its_tasks(self) -> DownstreamSettings:
         """A setting that some task of the cell would not follow is an error."""
-        ctc = {
-            "lstm_layers": self.lstm_layers != "plain", "spec_augment": self.spec_augment, "ctc_recipe": self.ctc_recipe != "plain",
-        }  # fmt: skip
-        checks = [(name, BY_CTC, "read by CTC") for name, given in ctc.items() if given]
-        if self.crop_seconds is not None:
-            checks.append(("crop_seconds", tuple(name for name in UNSELECTED if name != "speaker"), "of verification"))
-        for name, tasks, kind in checks:
-            if other := [task for task in self.tasks if task not in tasks]:
+        checks = [
+            ("lstm_layers", self.lstm_layers != "plain", ("phone_lstm", "asr"), "with a BiLSTM"),
+            ("spec_augment", self.spec_augment, BY_CTC, "read by CTC"),
+            ("ctc_recipe", self.ctc_recipe != "plain", BY_CTC, "read by CTC"),
+            ("crop_seconds", self.crop_seconds is not None, VERIFICATION, "of verification"),
+        ]
+        for name, given, kinds, kind in checks:
+            if given and (other := [task for task in self.tasks if not task.startswith(kinds)]):
                 raise ValueError(f"{name}: it is for tasks {kind}, and {other[0]!r} is not one; score it in a cell of its own")
+        unselected = [task for task in self.tasks if task.startswith(("speaker", *VERIFICATION))]
         if self.select_every is not None:
             if self.select_every > self.updates:
                 raise ValueError(f"select_every: {self.select_every} is more than the {self.updates} updates, so nothing would be selected")
-            if other := [task for task in self.tasks if task in UNSELECTED]:
-                raise ValueError(f"select_every: {other[0]!r} has no labels in the validation split to select by; set it to null")
+            if unselected:
+                raise ValueError(f"select_every: {unselected[0]!r} has no labels in the validation split to select by; set it to null")
         if self.ctc_recipe != "plain" and self.batch % BUCKET:
             raise ValueError(f"batch: {self.batch} is not a multiple of {BUCKET}, the utterances that ctc_recipe puts together by length")
-        if (self.folders.valid or self.folders.test) and (other := [task for task in self.tasks if task in UNSELECTED]):
-            raise ValueError(f"folders: {other[0]!r} is not tested by the test split's labels; set folders.valid and folders.test to null")
+        if (self.folders.valid or self.folders.test) and unselected:
+            raise ValueError(f"folders: {unselected[0]!r} is not tested by the test split's labels; folders.valid and test must be null")
         if self.folders.valid is not None and self.select_every is None:
             raise ValueError("folders.valid: nothing is selected by these folders while select_every is null")
         if self.folders.train is not None and self.train_hours is not None:
