@@ -137,6 +137,7 @@ class DownstreamSettings(Settings):
     select_every: Positive | None = None
     train_hours: PositiveFloat | None = 0.5  # of the training split, of each language; null: all
     folders: LabelledFolders = LabelledFolders()
+    folds: bool = False  # emotion by the manifest's column `fold`, each tested in turn, whatever the splits (SUPERB)
     # every hidden state to zero mean and unit variance over the training labels; SUPERB: not
     standardise: bool = True
     project: Positive | None = None  # width of a linear layer between the weighted sum and the head (SUPERB); null: none
@@ -156,6 +157,7 @@ class DownstreamSettings(Settings):
             ("spec_augment", self.spec_augment, BY_CTC, "read by CTC"),
             ("ctc_recipe", self.ctc_recipe != "plain", BY_CTC, "read by CTC"),
             ("crop_seconds", self.crop_seconds is not None, VERIFICATION, "of verification"),
+            ("folds", self.folds, ("emotion",), "of emotion"),
         ]
         for name, given, kinds, kind in checks:
             if given and (other := [task for task in self.tasks if not task.startswith(kinds)]):
@@ -170,6 +172,8 @@ class DownstreamSettings(Settings):
             raise ValueError(f"batch: {self.batch} is not a multiple of {BUCKET}, the utterances that ctc_recipe puts together by length")
         if (self.folders.valid or self.folders.test) and unselected:
             raise ValueError(f"folders: {unselected[0]!r} is not tested by the test split's labels; folders.valid and test must be null")
+        if self.folds and (self.train_hours is not None or self.folders != LabelledFolders()):
+            raise ValueError("folds: a head learns from all of the other folds, so train_hours and the lists of folders must be null")
         if self.folders.valid is not None and self.select_every is None:
             raise ValueError("folders.valid: nothing is selected by these folders while select_every is null")
         if self.folders.train is not None and self.train_hours is not None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sslrepro.config import DownstreamSettings, LabelledFolders
+from sslrepro.config import DownstreamSettings
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.writer import FOLD, PHONES
 from sslrepro.downstream.task import Labelled, Unavailable
@@ -135,24 +135,22 @@ def intents(corpus: Corpus, settings: DownstreamSettings) -> Labelled:
 
 
 def emotions(corpus: Corpus, settings: DownstreamSettings) -> Labelled:
-    """Emotions, by the splits; or, where the manifest gives folds, all of the part's to be tested fold by fold, whatever their splits.
+    """Emotions, by the splits; or, with settings.folds, all of them to be tested fold by fold, whatever their splits.
 
-    Raises UserError when only some of them have a fold, when there is one fold, and for train_hours or folders beside folds.
+    Raises UserError when some of them have no fold, or when there is one fold.
     """
-    named = corpus.utterances[FOLD].astype(str) if FOLD in corpus.utterances else None
-    if named is None or not (named.iloc[corpus.rows] != "").any():
+    if not settings.folds:
         return category("emotion")(corpus, settings)
-    none = np.empty(0, dtype=np.int64)
-    if settings.train_hours is not None or settings.folders != LabelledFolders():
-        raise UserError(
-            f"{_manifest(corpus)} has folds, and a head learns from all of the other folds: "
-            "downstream.train_hours and the lists of downstream.folders must be null"
-        )
+    if FOLD not in corpus.utterances:
+        raise Unavailable(f"the corpus has no folds (manifest.tsv, {FOLD}), which downstream.folds asks for")
+    named, none = corpus.utterances[FOLD].astype(str), np.empty(0, dtype=np.int64)
     data = _category(corpus, settings.model_copy(update={"select_every": None}), "emotion", Rows(corpus.rows, none, corpus.rows))
     folds = {row: named.iat[row] for row in data.train.tolist()}
     lacking = next((row for row, name in folds.items() if not name), None)
     if lacking is not None:
-        raise UserError(f"{_manifest(corpus)}: {corpus.name(lacking)} has an emotion and no {FOLD}, others have one: give every line one")
+        raise UserError(
+            f"{_manifest(corpus)}: {corpus.name(lacking)} has an emotion, no {FOLD}: give each line one, or set downstream.folds to false"
+        )
     if len(set(folds.values())) < 2:
         raise UserError(
             f"{_manifest(corpus)}: all emotions are in one {FOLD}, {folds[int(data.train[0])]!r}: no other is left to learn from"

@@ -175,8 +175,10 @@ def with_folds(table: pd.DataFrame) -> pd.DataFrame:
 
 def test_each_fold_is_tested_once_by_a_head_of_the_others(folder, tmp_path):
     corpus = changed(folder, tmp_path, with_folds)
-    data = TASKS["emotion"].data(corpus, DownstreamSettings(train_hours=None, select_every=5))
+    data = TASKS["emotion"].data(corpus, DownstreamSettings(train_hours=None, select_every=5, folds=True))
     assert len(data.folds) == 5 * 48
+    with pytest.raises(Unavailable, match="no test utterance"):  # by the splits
+        TASKS["emotion"].data(corpus, DownstreamSettings(train_hours=None))
     frozen = SimpleNamespace(corpus=corpus)
     seen, accuracies = [], iter([1.0, 0.5, 0.5, 0.0, 0.25])
 
@@ -200,7 +202,7 @@ def test_each_fold_is_tested_once_by_a_head_of_the_others(folder, tmp_path):
 
 
 def test_folds_are_scored_whatever_the_splits(folder, tmp_path, planted):
-    settings = DownstreamSettings(tasks=["emotion"], updates=60, batch=8, train_hours=None, select_every=20)
+    settings = DownstreamSettings(tasks=["emotion"], updates=60, batch=8, train_hours=None, select_every=20, folds=True)
     found = score(planted, changed(folder, tmp_path, with_folds), settings, seed=0, device="cpu")
     assert {speaker for _, speaker, *_ in found.speakers} == {f"v{i}" for i in range(5)}
     errors, units = (sum(row[i] for row in found.speakers) for i in (2, 3))
@@ -208,18 +210,18 @@ def test_folds_are_scored_whatever_the_splits(folder, tmp_path, planted):
 
 
 @pytest.mark.parametrize(
-    ("change", "settings", "said"),
+    ("change", "said"),
     [
-        (lambda t: t.assign(fold=t["fold"].where(t.index != 7, "")), {}, "v0-7 has an emotion and no fold"),
-        (lambda t: t.assign(fold=t["fold"].where(t["fold"] == "", "one")), {}, "all emotions are in one fold, 'one'"),
-        (lambda t: t, {"train_hours": 0.1}, "downstream.train_hours and the lists of downstream.folders must be null"),
-        (lambda t: t, {"folders": LabelledFolders(test=["a"])}, "must be null"),
+        (lambda t: t.assign(fold=t["fold"].where(t.index != 7, "")), "v0-7 has an emotion, no fold"),
+        (lambda t: t.assign(fold=t["fold"].where(t["fold"] == "", "one")), "all emotions are in one fold, 'one'"),
+        (lambda t: t.drop(columns="fold"), r"the corpus has no folds \(manifest.tsv, fold\), which downstream.folds asks for"),
+        (lambda t: t.drop(columns="emotion"), "the corpus has no emotions"),
     ],
 )
-def test_folds_that_cannot_be_are_named(folder, tmp_path, change, settings, said):
+def test_folds_that_cannot_be_are_named(folder, tmp_path, change, said):
     corpus = changed(folder, tmp_path, lambda table: change(with_folds(table)))
-    with pytest.raises(UserError, match=said):
-        TASKS["emotion"].data(corpus, DownstreamSettings(**{"train_hours": None} | settings))
+    with pytest.raises((UserError, Unavailable), match=said):
+        TASKS["emotion"].data(corpus, DownstreamSettings(train_hours=None, folds=True))
 
 
 def test_labels_of_some_folders_alone(folder, tmp_path):
@@ -253,6 +255,9 @@ def test_labels_of_some_folders_alone(folder, tmp_path):
         ({"tasks": ["asr"], "batch": 20, "ctc_recipe": "s3prl_asr"}, "batch: 20 is not a multiple of 16"),
         ({"tasks": ["asr"], "crop_seconds": 8.0}, "crop_seconds: it is for tasks of verification, and 'asr' is not one"),
         ({"tasks": ["asr"], "folders": {"train": ["a"]}}, "folders.train: .* train_hours must be null"),
+        ({"tasks": ["keyword"], "folds": True, "train_hours": None}, "folds: it is for tasks of emotion, and 'keyword' is not one"),
+        ({"tasks": ["emotion"], "folds": True}, "folds: a head learns from all of the other folds"),
+        ({"tasks": ["emotion"], "folds": True, "train_hours": None, "folders": {"test": ["a"]}}, "folds: a head learns from all of the"),
         ({"tasks": ["asr"], "folders": {"valid": ["a"]}}, "folders.valid: nothing is selected"),
         ({"tasks": ["verification"], "folders": {"test": ["a"]}}, "folders: 'verification' is not tested"),
         ({"tasks": ["asr"], "folders": {"test": []}}, "folders.test: .*at least 1 item"),

@@ -310,6 +310,7 @@ def test_the_batch_size_papers_probes():
             on_librispeech = {"train": ["train-clean-100"], "valid": ["dev-clean"], "test": ["test-clean"]}
             assert probed.folders.model_dump() == (on_librispeech if task in ("pr", "asr") else dict.fromkeys(on_librispeech))
             assert probed.clip_norm == (1000 if task == "asv" else 1) and probed.weight_decay == (0.01 if task == "asv" else 0)
+            assert probed.folds == (task == "er")
             assert probed.spec_augment == (task in ("asr", "zh")) and probed.crop_seconds == (8 if task == "asv" else None)
         for task, (part, name) in others.items():
             cell = cells[f"superb-{task}-{batch}"]
