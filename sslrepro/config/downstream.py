@@ -11,8 +11,8 @@ from sslrepro.config.objective import MaskSettings
 from sslrepro.config.training import ScheduleSettings
 
 TaskName = Literal[
-    "phone", "phone_ctc", "phone_lstm", "asr", "keyword", "intent", "keyword_mean", "intent_mean", "emotion", "speaker",
-    "verification", "verification_tdnn", "verification_xvector",
+    "phone", "phone_ctc", "phone_lstm", "asr", "asr_conv", "asr_linear", "keyword", "intent", "keyword_mean", "intent_mean", "intent_lstm",
+    "emotion", "emotion_ecapa", "speaker", "verification", "verification_tdnn", "verification_xvector", "verification_ecapa",
 ]  # fmt: skip
 BY_CTC, VERIFICATION = ("phone_", "asr"), ("verification",)  # how the names of such tasks begin
 BUCKET = 16  # utterances of like length in one of S3PRL's batches, or in half of one
@@ -130,6 +130,7 @@ class DownstreamSettings(Settings):
     # (benchmarks/results/choices.json)
     learning_rate: PositiveFloat = 3.0e-2
     learning_rates: dict[TaskName, PositiveFloat] = {"verification": 3.0e-3}  # of tasks where theirs is another
+    mix_learning_rate: PositiveFloat | None = None  # of the layers' weights; null: the head's (MP3S: another, 10 or 50 times as high)
     schedule: Literal["linear", "constant"] = "linear"  # of the rate: straight down to zero; SUPERB: constant
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # decoupled (AdamW)
     clip_norm: PositiveFloat | None = None  # the longest gradient; SUPERB: 1
@@ -141,7 +142,8 @@ class DownstreamSettings(Settings):
     # every hidden state to zero mean and unit variance over the training labels; SUPERB: not
     standardise: bool = True
     project: Positive | None = None  # width of a linear layer between the weighted sum and the head (SUPERB); null: none
-    lstm_width: Positive = 128  # cells each way of the two-layer BiLSTM of `asr`; SUPERB, MP3S: 1024
+    lstm_width: Positive = 128  # cells each way of the two-layer BiLSTMs; of `asr_linear` its hidden units; SUPERB, MP3S: 1024
+    conv_width: Annotated[int, Field(ge=8, multiple_of=8)] = 128  # channels of `asr_conv` and the `_ecapa` heads; MP3S: 512
     # dropout between the two layers alone; after the second too (SUPERB's ASR); and then a linear layer with tanh after each (its OOD-ASR)
     lstm_layers: Literal["plain", "dropped", "projected"] = "plain"
     spec_augment: bool = False  # masks and warps the weighted sum in training (downstream.spec_augment)

@@ -70,6 +70,17 @@ class Framewise(nn.Module):
         return self.out(x)
 
 
+class OneHidden(nn.Module):
+    """Linear, sigmoid, linear on every frame (what MP3S calls linear on Common Voice). Shapes as Framewise."""
+
+    def __init__(self, dim: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(dim, width), nn.Linear(width, classes)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.out(self.hidden(x).sigmoid())
+
+
 class Padded(nn.Module):
     """A head on padded sequences, fed frames end to end.
 

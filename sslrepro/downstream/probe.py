@@ -59,7 +59,8 @@ def train_probe(
     loss: Callable[[Probe, np.ndarray], Tensor], error: Callable[[Probe], float] | None = None,
     wrap: Callable[[nn.Module], nn.Module] = lambda head: head, buckets: list[np.ndarray] | None = None,
 ) -> Probe:  # fmt: skip
-    """Adam, `settings.updates` batches of `settings.batch` utterances, at a rate that falls linearly to zero or stays (settings.schedule).
+    """Adam, `settings.updates` batches of `settings.batch` utterances, at a rate that falls linearly to zero or stays (settings.schedule);
+    the layers' weights may have one of their own.
 
     loss(probe, rows of a batch) is their mean loss. error(probe) is that of the validation split, lower better: with
     settings.select_every, of the heads after so many updates each the first with the least is returned (S3PRL's runner), else the last.
@@ -75,11 +76,14 @@ def train_probe(
         project = None if settings.project is None else nn.Linear(frozen.dim, settings.project)
         head = wrap(task.head(settings.project or frozen.dim, outputs, settings))
         probe = Probe(LayerMix(frozen.layers, moments), project, head, settings.spec_augment).to(frozen.device)
-        optimizer = torch.optim.AdamW(probe.parameters(), lr=rate, weight_decay=settings.weight_decay)
+        learned = [part for name, part in probe.named_children() if name != "mix"]
+        groups = [{"params": probe.mix.parameters(), "peak": settings.mix_learning_rate or rate}]
+        groups += [{"params": part.parameters(), "peak": rate} for part in learned]
+        optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
         least, kept = np.inf, None
         for update, batch in enumerate(_batches(rows, buckets, settings.batch, settings.updates, (seed, "order", task.name))):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(schedule, rate, (update + 0.5) / settings.updates, settings.updates)
+                group["lr"] = learning_rate(schedule, group["peak"], (update + 0.5) / settings.updates, settings.updates)
             optimizer.zero_grad()
             loss(probe, batch).backward()
             if settings.clip_norm is not None:

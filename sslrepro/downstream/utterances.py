@@ -1,4 +1,4 @@
-"""A class an utterance: speaker, emotion by the mean over time (SUPERB); keyword, intent by what is heard somewhere, or by the mean."""
+"""A class an utterance: speaker, emotion by the mean over time (SUPERB); keyword, intent by what is heard somewhere, or by a mean."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn.utils.rnn import pack_sequence, pad_sequence, unpack_sequence
 
 from sslrepro.config import DownstreamSettings
 from sslrepro.downstream.features import FrozenStates
@@ -30,6 +30,19 @@ class MeanLinear(nn.Module):
 
     def forward(self, x: Tensor, lengths: np.ndarray) -> Tensor:
         return self.out(over_time(x, lengths))
+
+
+class MeanRecurrent(nn.Module):
+    """Two layers of BiLSTM, each way `width` cells, linear, mean over time, linear (MP3S: SLURP's second head). Shapes as MeanLinear."""
+
+    def __init__(self, dim: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(dim, width, num_layers=2, bidirectional=True)
+        self.narrow, self.out = nn.Linear(2 * width, width), MeanLinear(width, classes)
+
+    def forward(self, x: Tensor, lengths: np.ndarray) -> Tensor:
+        heard = self.lstm(pack_sequence(x.split(lengths.tolist()), enforce_sorted=False))[0]
+        return self.out(self.narrow(torch.cat(unpack_sequence(heard))), lengths)
 
 
 class Detectors(nn.Module):

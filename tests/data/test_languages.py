@@ -60,7 +60,7 @@ def test_english_is_the_same_bytes_with_and_without(small_corpus, folder):
     for hours, fixed in ((None, False), (0.01, False), (0.01, True)):
         assert both.subset(hours, fixed).tolist() == small_corpus.subset(hours, fixed).tolist()
     settings = DownstreamSettings(train_hours=0.02)
-    for task in (task for name, task in TASKS.items() if name != "emotion"):  # the embedded corpus has none
+    for task in (task for name, task in TASKS.items() if not name.startswith("emotion")):  # the embedded corpus has none
         one, two = task.data(small_corpus, settings), task.data(both, settings)
         assert (one.train.tolist(), one.test.tolist(), one.classes) == (two.train.tolist(), two.test.tolist(), two.classes)
 
