@@ -141,7 +141,7 @@ class Corpus:
 
     def trials(self, split: str) -> pd.DataFrame:
         """`split left right same` of one split."""
-        table = self._table("trials", {"split": "category"})
+        table = self._table("trials", {"split": "category", "left": str, "right": str})
         wanted = table["split"] == split
         if self._seen is not None:
             wanted &= table["left"].isin(set(self._names[self._seen]))

@@ -56,6 +56,19 @@ def test_librispeech_as_unpacked(tmp_path):
     assert corpus.alignment().empty
 
 
+def test_utterances_named_by_digits_are_tried_by_their_names(tmp_path):
+    """Not by the places that those numbers would be."""
+    names = ["007", "12", "3", "4", "5", "6"]
+    paths = [speak(tmp_path / f"{name}.wav").name for name in names]
+    lines = {"path": paths, "split": ["train", "valid", *["test"] * 4], "speaker": list("abccdd")}
+    pd.DataFrame(lines).to_csv(tmp_path / "manifest.tsv", sep="\t", index=False)
+    corpus = made(tmp_path / "manifest.tsv", tmp_path / "out")
+    tried = corpus.trials("test")
+    named = corpus.utterances.set_index("utterance")["speaker"]
+    assert set(tried["left"]) | set(tried["right"]) <= {"3", "4", "5", "6"}
+    assert (tried["same"] == (named[tried["left"]].to_numpy() == named[tried["right"]].to_numpy())).all()
+
+
 def test_libri_light_speech_is_cut_by_its_voice_activity(tmp_path):
     book = tmp_path / "small" / "100" / "some_book"
     speak(book / "one_64kb.flac", 60)
