@@ -126,9 +126,10 @@ class Kept(TestBase):
     def gains(self, frame: Frame) -> dict[str, tuple[np.ndarray, bool]]:
         """The reference's gain over the floor `(draws,)` at each point, and whether it is one by the rule above."""
         found = {}
-        for _, sub in frame.where(self.where).groups(self.by, self.uses()):
+        for group, sub in frame.where(self.where).groups(self.by, self.uses()):
             with suppress(Undecidable):  # a point without a floor has no gain
-                found |= {self._named(key): (whole, _above_zero(whole, frame.resampled)) for key, _, whole in self._gains(sub)}
+                gains = self._gains(sub)
+                found |= {f"{self._named(key)} {group}".strip(): (whole, _above_zero(whole, frame.resampled)) for key, _, whole in gains}
         return found
 
     def _named(self, key: str) -> str:

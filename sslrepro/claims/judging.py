@@ -181,6 +181,7 @@ class _Judge:
         if self.results is not None:
             self.results.used.clear()
             self.results.notes.clear()
+            self.results.lacking.clear()
         for name, spec in self.claim.ours.items():
             if isinstance(spec, CellSeries):
                 metrics = {role: by.get(self.profile) for role, by in self.study.metrics.items()}
@@ -195,7 +196,7 @@ class _Judge:
                 series[name] = found
         if self.results is not None:
             notes = list(self.results.notes)
-        return Frame(series, resampled=True, absent=absent, notes=notes)
+        return Frame(series, resampled=True, absent=absent, notes=notes, lacking=list(self.results.lacking) if self.results else [])
 
     def _needed(self) -> set[str]:
         return {name for test in self.claim.tests if test.scope != "published" for name in test.uses()}

@@ -40,6 +40,7 @@ class Results:
     same_code: dict[str, frozenset[str]] = field(default_factory=dict)  # code's hash: others shown to give its numbers (pipeline.same_code)
     used: dict[tuple[str, str], int] = field(default_factory=dict)  # (cell, metric) read since last cleared: its number of seeds
     notes: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)  # which cells of a series that has others were not scored, and why; cleared likewise
     _values: dict[tuple, np.ndarray | None] = field(default_factory=dict)
 
     def excluded(self, cells: list[str]) -> list[str]:
@@ -184,6 +185,9 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
     series = Series(name, coordinates, np.stack(values, axis=1)).where(spec.where)
     kept = set(series.coordinates["cell"])  # a cell that only the name's pattern fits has no say, nor the number of its seeds
     results.used |= {(cell, full): len(results.seeds(cell, full)) for cell, full in read if cell in kept}
+    for reason in results.unscored([cell for cell, _ in matched], list(named.values())):
+        cells = [cell for cell, _ in matched if reason in results.unscored([cell], list(named.values()))]
+        results.lacking.append(f"{name} lacks {', '.join(cells)}: {reason}")
     return series
 
 

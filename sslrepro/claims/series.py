@@ -88,6 +88,7 @@ class Frame:
     resampled: bool = False
     absent: dict[str, str] = field(default_factory=dict)  # series without points, and why
     notes: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)  # points that series should have had and have not, and why
 
     def __getitem__(self, name: str) -> Series:
         found = self.series.get(name)

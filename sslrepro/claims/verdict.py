@@ -21,8 +21,8 @@ MOST_SEEDS = 200
 
 @dataclass(frozen=True)
 class Judgement:
-    """All parts that could be judged, the claim's margin over them `(draws,)`, the tests that could not, each with its reason, and the
-    series that they lack cells of."""
+    """All parts that could be judged, the claim's margin over them `(draws,)`, the tests and points that could not, each with its
+    reason, and the series that they lack cells of."""
 
     parts: list[Part]
     margin: np.ndarray | None
@@ -43,7 +43,7 @@ def judge(claim: Claim, frame: Frame, scope: str) -> Judgement:
         except Undecidable as reason:
             unjudged.append(f"{test.kind}: {reason}")
             lacking += [reason.series] if isinstance(reason, Lacking) else []
-    return Judgement(parts, smallest(parts) if parts else None, unjudged, lacking)
+    return Judgement(parts, smallest(parts) if parts else None, unjudged + frame.lacking, lacking)
 
 
 def interval(margin: np.ndarray) -> tuple[float, float]:

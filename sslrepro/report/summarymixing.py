@@ -39,10 +39,35 @@ CONDITIONS = {
 # what is compared -> SummaryMixing, attention, and the floors' names
 COMPARED = (
     ("at equal data", "wav2vec2-summarymixing", "wav2vec2-attention", "floor-(logmel|random)"),
-    ("at equal data", "heads-summarymixing", "heads-attention", "floor-heads-(logmel|random)"),
+    *(
+        ("at equal data", f"{kind}-summarymixing", f"{kind}-attention", f"floor-{kind}-(logmel|random)")
+        for kind in ("heads", "intent", "verification", "emotion")
+    ),
     ("at equal compute", "wav2vec2-summarymixing-equal-compute", "wav2vec2-attention", "floor-(logmel|random)"),
-    ("in a second language", "second-summarymixing", "second-attention", "floor-second-(logmel|random)"),
+    *(
+        (what, f"{kind}-summarymixing", f"{kind}-attention", f"floor-{kind}-(logmel|random)")
+        for kind, what in (("second", "in a second language"), ("second-cy", "in Welsh"), ("second-eu", "in Basque"))
+    ),
 )
+# name in the tables -> the error that it is drawn as, and task and head
+SCORES = {
+    "phone_ctc.per": ("phone error rate, %", "phones, linear head"),
+    "phone_lstm.per": ("phone error rate, BiLSTM, %", "phones, BiLSTM"),
+    "asr.wer": ("word error rate, BiLSTM, %", "words, BiLSTM"),
+    "asr_conv.wer": ("word error rate, ContextNet, %", "words, ContextNet"),
+    "asr_linear.wer": ("word error rate, one hidden layer, %", "words, one hidden layer"),
+    "intent.accuracy": ("intent errors, convolution, %", "intents, convolution"),
+    "intent_mean.accuracy": ("intent errors, mean over time, %", "intents, mean over time"),
+    "intent_lstm.accuracy": ("intent errors, BiLSTM, %", "intents, BiLSTM"),
+    "emotion.accuracy": ("emotion errors, mean over time, %", "emotions, mean over time"),
+    "emotion_ecapa.accuracy": ("emotion errors, ECAPA-TDNN, %", "emotions, ECAPA-TDNN"),
+    "verification.eer": ("equal error rate, %", "speaker verification"),
+    "verification_tdnn.eer": ("equal error rate, x-vector, %", "speaker verification, x-vector"),
+    "verification_ecapa.eer": ("equal error rate, ECAPA-TDNN, %", "speaker verification, ECAPA-TDNN"),
+}
+# cells that score an encoder: of the same seeds' first cell, or (second) on another language
+SCORED = r"^(?:wav2vec2|heads|intent|verification|emotion|(?P<second>second(?:-cy|-eu)?))-(?P<mixer>.+)$"
+SECOND = {"second": "second language", "second-cy": "Welsh", "second-eu": "Basque"}
 COLOURS = dict(zip(NAMES, sns.color_palette("colorblind", len(NAMES)), strict=True))
 
 
@@ -233,24 +258,28 @@ def draw_mixers(folder: Path, cells: dict[str, CellSettings]) -> Figure:
 
 def draw_quality(folder: Path, metrics: dict[str, tuple[str, float]]) -> Figure:
     """Each pre-trained model's error over the MACs of its forward, bars of one standard deviation over seeds; dotted: the floors.
-    metrics: name in the tables -> label, and what its values are multiplied by."""
+    A second language has panels of its own. metrics: name in the tables -> label, and what its values are multiplied by."""
     table = wide(folder)
-    table["mixer"] = table.cell.str.extract("^(?:wav2vec2|heads)-(.+)$")[0]  # a second head's cell starts from the first's encoder
-    present = [name for name in metrics if name in table and table[table.mixer.notna()][name].notna().any()] or list(metrics)[:1]
+    table = table.join(table.cell.str.extract(SCORED))  # a second head's cell starts from the first's encoder
+    scored = table[table.mixer.notna()].fillna({"second": ""})
+    names = [(second, name) for second in ("", *SECOND) for name in metrics if name in table]
+    present = [(second, name) for second, name in names if scored[scored.second == second][name].notna().any()]
+    present = present or [("", name) for name in list(metrics)[:1]]
     figure, axes = panels(len(present), 4.2, across=3)
-    for axis, name in zip(axes, present, strict=True):
-        if name not in table or table[table.mixer.notna()].empty:
+    for axis, (second, name) in zip(axes, present, strict=True):
+        if name not in table or scored.empty:
             nothing(figure, axis, "this profile scores nothing")
             continue
         label, unit = metrics[name]
-        axis.set(xlabel="GMAC of one utterance", ylabel=label)
-        for mixer, group in table.dropna(subset=["mixer", name]).groupby("mixer"):
+        axis.set(xlabel="GMAC of one utterance", ylabel=f"{SECOND[second]}: {label}" if second else label)
+        for mixer, group in scored[scored.second == second].dropna(subset=name).groupby("mixer"):
             known = mixer.removesuffix("-equal-compute")
             named = NAMES.get(known, known) + (", equal compute" if known != mixer else "")
             x, y, colour = group["cost.macs"].mean() / 1e9, unit * error(name, group[name]), COLOURS.get(known)
             style = {"color": colour, "markerfacecolor": colour if known == mixer else "white", "markeredgewidth": 1.2}
             axis.errorbar(x, y.mean(), yerr=y.std() if len(y) > 1 else None, fmt="o", label=named, **style)
-        floors = table[table.cell.str.fullmatch("floor-(heads-)?(logmel|random)")].dropna(subset=name).set_index("cell")[name]
+        pattern = f"floor-{second}-(logmel|random)" if second else "floor-((heads|intent|verification|emotion)-)?(logmel|random)"
+        floors = table[table.cell.str.fullmatch(pattern)].dropna(subset=name).set_index("cell")[name]
         for cell, level in error(name, floors).groupby("cell").mean().items():
             axis.axhline(unit * level, color="0.4", linestyle=":", linewidth=1)
             axis.annotate(cell, (0.5, unit * level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom", ha="center")

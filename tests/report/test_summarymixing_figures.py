@@ -127,3 +127,19 @@ def test_quality_has_a_panel_for_each_head(tmp_path):
     heights = [axis.containers[0].lines[0].get_ydata()[0] for axis in axes]
     assert heights == pytest.approx([40, 30, 20]), "an accuracy is drawn as its errors"
     assert [text.get_text() for text in axes[1].texts] == ["floor-heads-logmel"]
+
+
+def test_second_languages_have_panels_of_their_own(tmp_path):
+    """Their metrics have the first language's names, and their floors theirs."""
+    errors = {"wav2vec2-summarymixing": 0.1, "second-cy-summarymixing": 0.6, "second-eu-attention": 0.7, "floor-second-cy-logmel": 0.9}
+    rows = [(cell, 0, "asr.wer", value) for cell, value in errors.items()] + [(cell, 0, "cost.macs", 1e9) for cell in errors]
+    rows += [("second-summarymixing", 0, "phone_ctc.per", 0.5), ("second-summarymixing", 0, "cost.macs", 1e9)]
+    rows += [("emotion-attention", 0, "emotion_ecapa.accuracy", 0.7), ("emotion-attention", 0, "cost.macs", 1e9)]
+    pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    figure = summarymixing.draw_quality(tmp_path, {name: (label, 100) for name, (label, _) in summarymixing.SCORES.items()})
+    axes = [axis for axis in figure.axes if axis.containers]
+    assert {axis.get_ylabel(): round(float(axis.containers[0].lines[0].get_ydata()[0])) for axis in axes} == {
+        "word error rate, BiLSTM, %": 10, "emotion errors, ECAPA-TDNN, %": 30, "second language: phone error rate, %": 50,
+        "Welsh: word error rate, BiLSTM, %": 60, "Basque: word error rate, BiLSTM, %": 70,
+    }  # fmt: skip
+    assert [[text.get_text() for text in axis.texts] for axis in axes] == [[], [], [], ["floor-second-cy-logmel"], []]
