@@ -164,6 +164,8 @@ def _moments(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 class ECAPAEmbedding(ECAPA):
     """The same as an embedding, compared by its cosine; `voices` (voices, outputs) are the directions of the training voices."""
 
+    needs = 1  # frames of an utterance
+
     def __init__(self, dim: int, voices: int, width: int) -> None:
         super().__init__(dim, width, width)
         self.voices = nn.Parameter(torch.randn(voices, width))

@@ -62,7 +62,8 @@ SCORES = {
     "emotion.accuracy": ("emotion errors, mean over time, %", "emotions, mean over time"),
     "emotion_ecapa.accuracy": ("emotion errors, ECAPA-TDNN, %", "emotions, ECAPA-TDNN"),
     "verification.eer": ("equal error rate, %", "speaker verification"),
-    "verification_tdnn.eer": ("equal error rate, x-vector, %", "speaker verification, x-vector"),
+    "verification_tdnn.eer": ("equal error rate, dilated, %", "speaker verification, dilated"),
+    "verification_xvector.eer": ("equal error rate, x-vector, %", "speaker verification, x-vector"),
     "verification_ecapa.eer": ("equal error rate, ECAPA-TDNN, %", "speaker verification, ECAPA-TDNN"),
 }
 # cells that score an encoder: of the same seeds' first cell, or (second) on another language

@@ -49,7 +49,7 @@ def test_mp3s_tasks_and_heads():
         "second-cy": ("cy", ["asr", "asr_linear"], 4e-4, 2e-2, 20 * 7_726 / 4),
         "second-eu": ("eu", ["asr", "asr_linear"], 5e-4, 2.5e-2, 20 * 10_832 / 4),
         "intent": ("slurp", ["intent_lstm", "intent_mean"], 2e-4, 1e-2, 20 * 50_628 / 2),
-        "verification": ("voxceleb1", ["verification_ecapa", "verification_tdnn"], 1e-3, 1e-2, 15 * 148_642 / 8),
+        "verification": ("voxceleb1", ["verification_ecapa", "verification_xvector"], 1e-3, 1e-2, 15 * 148_642 / 8),
         "emotion": ("iemocap", ["emotion", "emotion_ecapa"], 2e-4, 1e-2, 30 * 4_290 / 2),
     }
     for kind, (part, heads, rate, layers, updates) in table.items():
@@ -58,7 +58,11 @@ def test_mp3s_tasks_and_heads():
             cell, scoring = cells[name], cells[name].downstream
             assert (cell.data.languages, scoring.tasks) == ([part] if part else None, heads), name
             assert (scoring.learning_rate, scoring.mix_learning_rate, scoring.learning_rates) == (rate, layers, {}), name
-            assert scoring.updates == pytest.approx(updates, rel=0.01) and scoring.train_hours == (None if part else 100.0), name
+            assert scoring.updates == pytest.approx(updates, rel=0.01) and scoring.train_hours is None, name
+            epochs = {"verification": 15, "emotion": 30}.get(kind, 20)
+            assert scoring.select_every is None if kind == "verification" else round(scoring.updates / scoring.select_every) == epochs, name
+            assert scoring.folders.model_dump(exclude_none=True) == ({} if part else {"train": ["train-clean-100"], "valid": ["dev-clean"]})
+            assert scoring.crop_seconds == (3.0 if kind == "verification" else None), name
             assert (scoring.standardise, scoring.conv_width, scoring.lstm_width) == (False, 512, 768 if kind == "intent" else 1024), name
             if part and not name.startswith("floor"):
                 first = name.replace(kind, "wav2vec2")

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 
+from sslrepro.config.downstream import LabelledFolders
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.folders import prepare
 from sslrepro.downstream import TASKS, score
@@ -42,9 +43,9 @@ def labelled(tmp_path_factory, tiny_corpus_dir) -> Corpus:
 def test_one_update_of_both_heads(kind, floor, labelled, monkeypatch):
     """The layers' weights and the head move, each at its own rate, and every score is finite."""
     cell = CELLS[f"floor-{kind}-logmel".replace("-wav2vec2", "") if floor else f"{kind}-summarymixing"]
-    settings, rates, moved = cell.downstream.model_copy(update={"updates": 1, "train_hours": None}), [], []
+    settings, rates, moved = cell.downstream.model_copy(update={"updates": 1, "select_every": None, "folders": LabelledFolders()}), [], []
 
-    class Watched(torch.optim.Adam):
+    class Watched(torch.optim.AdamW):
         def step(self, closure=None):
             before = [[p.detach().clone() for p in group["params"]] for group in self.param_groups]
             super().step(closure)
@@ -52,7 +53,7 @@ def test_one_update_of_both_heads(kind, floor, labelled, monkeypatch):
             after = [group["params"] for group in self.param_groups]
             moved.append([any(not torch.equal(a, b) for a, b in zip(x, y, strict=True)) for x, y in zip(before, after, strict=True)])
 
-    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
     torch.manual_seed(0)
     found = score(Upstream(cell.model), labelled, settings, 0, "cpu")
     assert not found.unavailable and {TASKS[task].metric for task in settings.tasks} <= set(found.metrics)
