@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import model_validator
 
-from sslrepro.claims.margins import Part, TestBase, at_least, at_most
+from sslrepro.claims.margins import Part, TestBase, above_zero, at_least, at_most
 from sslrepro.claims.series import Frame, Series, Undecidable, label, pick
 
 
@@ -113,7 +113,7 @@ class Kept(TestBase):
     def judge(self, frame: Frame) -> list[Part]:
         parts: list[Part] = []
         for key, gain, whole in self._gains(frame):
-            if not _above_zero(whole, frame.resampled):
+            if not above_zero(whole, frame.resampled):
                 frame.notes.append(f"{self._named(key)}: no gain of its own over {self.floor}, decides nothing")
                 continue
             kept = np.where(whole > 0, gain / np.where(whole > 0, whole, 1), np.nan)
@@ -129,7 +129,7 @@ class Kept(TestBase):
         for group, sub in frame.where(self.where).groups(self.by, self.uses()):
             with suppress(Undecidable):  # a point without a floor has no gain
                 gains = self._gains(sub)
-                found |= {f"{self._named(key)} {group}".strip(): (whole, _above_zero(whole, frame.resampled)) for key, _, whole in gains}
+                found |= {f"{self._named(key)} {group}".strip(): (whole, above_zero(whole, frame.resampled)) for key, _, whole in gains}
         return found
 
     def _named(self, key: str) -> str:
@@ -160,12 +160,6 @@ class Kept(TestBase):
         margin = -np.sort(-np.where(np.isnan(margins), -np.inf, margins), axis=0)[needed - 1]
         kept = (margins >= 0).mean(axis=0)
         return Part(f"share of {len(parts)} points that keep {self.share:g}", kept, self.most, ">=", margin)
-
-
-def _above_zero(gain: np.ndarray, resampled: bool) -> bool:
-    """Whether a gain `(draws,)` is above zero, interval included where there is one."""
-    draws = gain[1:] if resampled and len(gain) > 1 else gain[:1]
-    return bool(np.quantile(draws, 0.025) > 0)
 
 
 class Pareto(TestBase):

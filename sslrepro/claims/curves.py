@@ -75,7 +75,8 @@ class ArgminsWithin(TestBase):
 
 class VertexShift(TestBase):
     """The vertex of the quadratic in log2(axis) moves down from `other` to `of` (in doublings), and both curves open upwards. Both are
-    fitted at the places that both have: a point at one end alone would move its vertex."""
+    fitted at the places that both have: a point at one end alone would move its vertex. A vertex past the places is an extrapolation,
+    and is named."""
 
     kind: Literal["vertex_shift"]
     series = ("of", "other")
@@ -95,6 +96,9 @@ class VertexShift(TestBase):
             bend = c[:, 2] / np.abs(y.mean(axis=1))
             parts.append(at_least(f"curvature of {name}, relative a squared doubling", bend, 0, strict=True))
             vertices.append(np.where(c[:, 2] > 0, -c[:, 1] / (2 * np.where(c[:, 2] > 0, c[:, 2], 1)), np.nan))
+            if not np.log2(x[0]) < vertices[-1][0] < np.log2(x[-1]):  # a curve that opens downwards has none at all
+                of = " ".join(label(frame[name].coordinates[key][0].item()) for key in self.by if key in frame[name].coordinates)
+                frame.notes.append(f"the vertex of {name} {of}".rstrip() + " is not within the points that ran")
         shift = vertices[0] - vertices[1]
         return [at_most(f"shift of the vertex from {self.other} to {self.of}, doublings", shift, 0, strict=True), *parts]
 

@@ -17,7 +17,7 @@ from sslrepro.claims.ledger import CellSeries, Claim, CountSeries, ProfileName, 
 from sslrepro.claims.margins import Part
 from sslrepro.claims.published import published_series
 from sslrepro.claims.results import Counts, Results, cell_series, count_series, load_results, matched_cells
-from sslrepro.claims.series import Frame, Series
+from sslrepro.claims.series import NO_CELL, Frame, Series
 from sslrepro.claims.verdict import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -89,13 +89,14 @@ class _Judge:
         if claim.profiles is not None and self.profile not in claim.profiles:
             return replace(blank, reason=f"only {', '.join(claim.profiles)} can judge it")
         frame = self._frame(BOTH)
-        seeds = min(self.results.used.values(), default=0) if self.results else 0
+        seeds = self._seeds(frame)
         judged = judge(claim, frame, "ours")
-        named = [*self._elsewhere(judged.lacking), *self._excluded(), *dict.fromkeys(frame.notes)]
+        named = [*self._elsewhere(judged.lacking), *self._excluded(), *dict.fromkeys(frame.notes), *self._no_floor(frame)]
         named += self._gains_to_come(frame, seeds) if judged.open else []
         if judged.margin is None:
             outcome = INCONCLUSIVE if set(frame.series) >= self._needed() else NOT_RUN
-            return replace(blank, verdict=outcome, seeds=seeds, reason=_join(judged.open + named), stale=self._stale())
+            said = [self._said()] if outcome == INCONCLUSIVE else []
+            return replace(blank, verdict=outcome, seeds=seeds, reason=_join(judged.open + said + named), stale=self._stale())
         done = replace(
             blank,
             effect=_finite(judged.margin[0]),
@@ -119,7 +120,8 @@ class _Judge:
         if row.seeds < self.claim.min_seeds:
             what = ("repeat" if self.claim.evidence == "measured" else "seed") + ("" if row.seeds == 1 else "s")
             only = f" at {self.profile}, the only profile that can judge it" if self.claim.profiles == [self.profile] else ""
-            reasons.append(f"{row.seeds} {what}, deciding needs at least {self.claim.min_seeds}{only}")
+            paper = ": like the papers' own, its cells are of one run" if self.profile == "paper" and row.seeds == 1 else ""
+            reasons.append(f"{row.seeds} {what}, deciding needs at least {self.claim.min_seeds}{only}{paper}")
             outcome = INCONCLUSIVE
         elif outcome == REPLICATED and unjudged:
             outcome = INCONCLUSIVE
@@ -127,11 +129,18 @@ class _Judge:
             reasons += [f"contradicted by {found.part.name}"] if found.rivals > 1 else []
         elif outcome == INCONCLUSIVE and unjudged and point >= 0:
             reasons.append("what is not judged must be judged first: more seeds alone cannot decide it")
-        elif outcome == INCONCLUSIVE:
+        elif outcome == INCONCLUSIVE and not self._said():
             reasons.append(f"would be decided by {self._to_decide(judged, found, row.seeds)}")
+        if outcome == INCONCLUSIVE:
+            reasons.append(self._said())
         if row.seeds == 1:
             low, high = math.nan, math.nan  # one seed says nothing of the spread of seeds
         return replace(row, verdict=outcome, low=_finite(low), high=_finite(high), reason=_join(reasons + named))
+
+    def _said(self) -> str:
+        """What the ledger says would decide the claim at this profile, where more seeds would not."""
+        given = self.claim.would_decide.get(self.profile)
+        return f"would be decided by {given}" if given else ""
 
     def _to_decide(self, judged: Judgement, found: Bounds, seeds: int) -> str:
         @cache
@@ -153,7 +162,8 @@ class _Judge:
 
         failing = float(all_of_them[found.place][0])
         if failing < 0:  # as far as the condition that is nearest to failing for sure
-            return f"{to_decide(failing, seeds, condition_under, found.rivals).words}, if the effect stays {failing:+.2g}"
+            what = f"margin of {found.part.name}" if found.rivals > 1 else "effect"
+            return f"{to_decide(failing, seeds, condition_under, found.rivals).words}, if the {what} stays {failing:+.2g}"
         need = parts_to_decide(judged.parts, seeds, part_under)
         return f"{(need or to_decide(point, seeds, margin_under)).words}, if the effect stays {point:+.2g}"
 
@@ -197,6 +207,19 @@ class _Judge:
         if self.results is not None:
             notes = list(self.results.notes)
         return Frame(series, resampled=True, absent=absent, notes=notes, lacking=list(self.results.lacking) if self.results else [])
+
+    def _seeds(self, frame: Frame) -> int:
+        """The seeds that the verdict rests on: the least of any cell that it reads; a floor is not what is compared."""
+        floors = {cell for name in self._floors() & set(frame.series) for cell in frame.series[name].coordinates["cell"].tolist()}
+        return min((seeds for (cell, _), seeds in self.results.used.items() if cell not in floors), default=0) if self.results else 0
+
+    def _no_floor(self, frame: Frame) -> list[str]:
+        """Floors that the profile does not run: then tests that name one are judged without it."""
+        lacking = [name for name in sorted(self._floors()) if frame.absent.get(name, "").startswith(NO_CELL)] if self.results else []
+        return [f"this profile has no {name}: whether training gains anything over it is not known here" for name in lacking]
+
+    def _floors(self) -> set[str]:
+        return {test.gain_over for test in self.claim.tests if test.gain_over is not None} - self._needed()
 
     def _needed(self) -> set[str]:
         return {name for test in self.claim.tests if test.scope != "published" for name in test.uses()}

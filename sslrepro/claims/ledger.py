@@ -131,6 +131,7 @@ class Claim(Settings):
     ours: dict[str, OwnSeries] = Field(default_factory=dict)
     profiles: list[ProfileName] | None = None  # only these can judge it; null: all
     min_seeds: Annotated[int, Field(ge=3)] = 3
+    would_decide: dict[ProfileName, str] = Field(default_factory=dict)  # what would decide it there, where it is not seeds
     missing: list[Missing] = Field(default_factory=list)
     facts: list[Fact] = Field(default_factory=list)
 
@@ -143,7 +144,8 @@ class Claim(Settings):
         for scope, given in (("published", set(self.published)), ("ours", set(self.ours))):
             known = set(self.published) | set(self.ours)
             for test in self.tests:
-                if unknown := set(test.uses()) - known:
+                named = {*test.uses(), *([] if test.gain_over is None or scope == "published" else [test.gain_over])}
+                if unknown := named - known:
                     raise ValueError(f"a {test.kind} test reads {sorted(unknown)}, which no series defines")
             if given and not any(test.scope in ("both", scope) and set(test.uses()) <= given for test in self.tests):
                 raise ValueError(f"no test can be judged on the {scope} series")

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from sslrepro.claims.series import Condition, Frame, Undecidable
+from sslrepro.claims.series import Condition, Frame, Series, Undecidable, pick
 from sslrepro.config import Settings
 
 
@@ -71,9 +71,24 @@ def smallest(parts: list[Part]) -> np.ndarray:
     return np.where(np.isnan(margins).any(axis=0) & (lowest >= 0), np.nan, lowest)
 
 
+def above_zero(gain: np.ndarray, resampled: bool) -> bool:
+    """Whether a gain `(draws,)` is above zero, interval included where there is one."""
+    draws = gain[1:] if resampled and len(gain) > 1 else gain[:1]
+    return bool(np.quantile(draws, 0.025) > 0)
+
+
+def _lowest(given: list[Series], frame: Frame) -> np.ndarray:
+    """The value `(draws,)` of the best point of some series."""
+    draws = max(len(series.values) for series in given)
+    values = np.concatenate([np.broadcast_to(series.values, (draws, len(series))) for series in given], axis=1)
+    return pick(values, frame.choose(values))
+
+
 class TestBase(Settings):
     """What every test has. `where` keeps points; `by` repeats the test for each value of coordinates; `worst` lists only the part with
-    the smallest margin; `scope` says whether it is for the published table, for our results, or both."""
+    the smallest margin; `scope` says whether it is for the published table, for our results, or both. `gain_over`: a series of what no
+    training gives; a group (a value of `by`) of which no point lies below the best of those, interval included, decides nothing and is
+    named. Published tables have no such series, and are judged without."""
 
     __test__: ClassVar[bool] = False  # not pytest's
     series: ClassVar[tuple[str, ...]] = ("of",)  # the fields that name a series
@@ -81,6 +96,7 @@ class TestBase(Settings):
     by: list[str] = Field(default_factory=list)
     worst: bool = False
     scope: Literal["both", "published", "ours"] = "both"
+    gain_over: str | None = None
 
     def uses(self) -> list[str]:
         """The series this test reads."""
@@ -91,17 +107,37 @@ class TestBase(Settings):
         for name in self.uses():
             frame[name]
         listed: list[Part] = []
+        idle: dict[str, tuple[float, float]] = {}
         for group, sub in frame.where(self.where).groups(self.by, self.uses()):
+            if (bests := self.without_gain(sub)) is not None:
+                idle[group] = bests
+                continue
             for part in self.judge(sub):
                 listed.append(replace(part, name=f"{group}: {part.name}") if group else part)
         if not listed:
-            raise Undecidable("no points to judge")
+            raise Undecidable(self._said(idle) if idle else "no points to judge")
+        frame.undecided += [f"{self.kind}: {self._said(idle)}"] if idle else []
         if self.worst and len(listed) > 1:
             first = min(listed, key=lambda part: part.margin[0])
             named = f"{first.name} (worst of {len(listed)})"
             each = np.stack(np.broadcast_arrays(*[margin for part in listed for margin in part.conditions]))
             listed = [Part(named, first.value, first.threshold, first.sense, smallest(listed), each=each)]
         return listed
+
+    def without_gain(self, frame: Frame) -> tuple[float, float] | None:
+        """Of a group that decides nothing, its best value and the floor's; None where the first is below the second, interval included, and
+        where there is no floor."""
+        floor = frame.series.get(self.gain_over or "")
+        if floor is None or not len(floor):
+            return None
+        of, least = _lowest([frame[name] for name in self.uses()], frame), _lowest([floor], frame)
+        return None if above_zero(least - of, frame.resampled) else (float(of[0]), float(least[0]))
+
+    def _said(self, idle: dict[str, tuple[float, float]]) -> str:
+        """Groups that decide nothing, each by its name, with its best value and the floor's."""
+        each = ", ".join(f"{group} {of:.3g} against {least:.3g}".strip() for group, (of, least) in idle.items())
+        seeds = "" if any(of < least for of, least in idle.values()) else "; another training or another head would decide it, not seeds"
+        return f"{' and '.join(self.uses())} without a gain over {self.gain_over} ({each} at best) decides nothing{seeds}"
 
     def judge(self, frame: Frame) -> list[Part]:
         """The parts for one group."""

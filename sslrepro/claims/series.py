@@ -89,6 +89,7 @@ class Frame:
     absent: dict[str, str] = field(default_factory=dict)  # series without points, and why
     notes: list[str] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)  # points that series should have had and have not, and why
+    undecided: list[str] = field(default_factory=list)  # groups of a test that decide nothing, and why; the others are judged
 
     def __getitem__(self, name: str) -> Series:
         found = self.series.get(name)
@@ -111,6 +112,9 @@ class Frame:
         if not holders:
             raise Undecidable(f"no series has the coordinate {by[0]}")
         for value in dict.fromkeys(holders[0].coordinates[by[0]].tolist()):
+            for holder in holders:
+                if value not in holder.coordinates[by[0]]:
+                    raise Lacking(holder.name, f"{holder.name} lacks {by[0]} {label(value)}")
             for rest, frame in self.where({by[0]: value}).groups(by[1:], names):
                 yield " ".join(filter(None, [label(value), rest])), frame
 

@@ -35,6 +35,7 @@ def judge(claim: Claim, frame: Frame, scope: str) -> Judgement:
     parts: list[Part] = []
     unjudged: list[str] = []
     lacking: list[str] = []
+    frame.undecided.clear()
     for test in claim.tests:
         if test.scope not in ("both", scope):
             continue
@@ -43,7 +44,8 @@ def judge(claim: Claim, frame: Frame, scope: str) -> Judgement:
         except Undecidable as reason:
             unjudged.append(f"{test.kind}: {reason}")
             lacking += [reason.series] if isinstance(reason, Lacking) else []
-    return Judgement(parts, smallest(parts) if parts else None, unjudged + frame.lacking, lacking)
+    unjudged += frame.undecided + frame.lacking
+    return Judgement(parts, smallest(parts) if parts else None, unjudged, lacking)
 
 
 def interval(margin: np.ndarray) -> tuple[float, float]:
