@@ -1,4 +1,5 @@
-"""Figures of the compute-budget study: ours over the published sweep, each from a study's tables and the profile's settings."""
+"""Size at a fixed budget: our curves over the published sweep, from a study's tables and the profile's settings, and what every figure of
+the study reads."""
 
 from __future__ import annotations
 
@@ -25,11 +26,15 @@ SWEEP = {
     "{objective}-size{size_pct}": {"budget": "full", "family": "paper's share"},
     "{objective}-slim": {"budget": "full", "size_pct": 100, "family": "paper's share"},
     "{objective}-size{size_pct}-half": {"budget": "half", "family": "paper's share"},
+    "{objective}-size{size_pct}-fourfold": {"budget": "fourfold", "family": "paper's share"},
     "{objective}-size{size_pct}-fixed": {"budget": "full", "family": "warm-up of as many updates as Slim's"},
     "{objective}-size{size_pct}-proportional": {"budget": "full", "family": "warm-up in proportion"},
     "{objective}-free{size_pct}": {"budget": "full", "family": "free"},
 }
 FRONT_ENDS = {"free": "log-mels alone", "paper's share": "convolutions, the paper's share"}  # families in plain words
+FLOORS = {"floor-random": {"size_pct": 100}, "floor-random-size{size_pct}": {}}
+BUDGETS = {"half": "#8fb8de", "full": "C0", "fourfold": "#08306b"}  # of training FLOPs, the least first, with their colours
+SHAPE = "the paper's shape, % of Slim"  # below paper a size is the one whose encoder costs as many times its front end as that shape's does
 EDGE = {"markeredgewidth": 1.2}  # hollow markers have nothing else
 # the first that a study has, and its name as an error
 CONTENT = {"asr.wer": "word error rate", "phone_ctc.per": "phone error rate", "phone.accuracy": "frame error, phones"}
@@ -82,47 +87,61 @@ def with_flops(table: pd.DataFrame, profile: Profile) -> pd.DataFrame:
 
 
 def draw_u_curves(folder: Path) -> Figure:
-    """Every curve over its own best point: rows are metrics, columns objectives; ours solid, published dashed, the half budget paler."""
-    every = results(folder, SWEEP)
+    """Every curve over its own best point: rows are metrics, columns objectives. Ours are solid, a darker line a larger budget, the
+    published dashed; bars are one standard deviation over seeds. Crosses: random weights of the shapes that were scored, over the best of
+    the full budget."""
+    every, floors = results(folder, SWEEP), results(folder, FLOORS)
     ours, variants = every.query('family == "paper\'s share"'), every[every.family.str.startswith("warm-up")]
     metrics = [name for name in METRICS if name in ours]
     figure, axes = plt.subplots(len(metrics), 3, figsize=(11.5, 3.1 * len(metrics)), sharex=True, squeeze=False, layout="constrained")
     for row, metric in zip(axes, metrics, strict=True):
         column, label = METRICS[metric]
         for axis, (objective, title) in zip(row, OBJECTIVES.items(), strict=True):
-            for budget, strength in (("full", 1.0), ("half", 0.45)):
+            for budget, colour in BUDGETS.items():
                 mine = ours[(ours.objective == objective) & (ours.budget == budget)].dropna(subset=metric)
                 mine = mine.groupby("size_pct")[metric].agg(["mean", "std"])
                 if len(mine) > 1:
-                    style = {"color": "C0", "alpha": strength, "label": f"ours, {budget} budget"}
-                    axis.errorbar(mine.index, mine["mean"] / mine["mean"].min(), mine["std"] / mine["mean"].min(), fmt="o-", **style)
+                    best = mine["mean"].min()
+                    style = {"fmt": "o-", "color": colour, "label": f"ours, {budget} budget"}
+                    axis.errorbar(mine.index, mine["mean"] / best, mine["std"] / best, **style)
                     if budget == "full":
-                        _variants(axis, variants[variants.objective == objective], metric, mine["mean"].min())
+                        _variants(axis, variants[variants.objective == objective], metric, best)
+                        _floors(axis, floors, metric, best)
                 paper = size_sweep().query(f"objective == '{objective}' and budget == '{budget}'")
                 if len(paper):
-                    style = {"color": "C1", "alpha": strength, "label": f"published, {budget} budget"}
+                    style = {"color": "C1", "alpha": 1.0 if budget == "full" else 0.45, "label": f"published, {budget} budget"}
                     axis.plot(paper.size_pct, paper[column] / paper[column].min(), "s--", markersize=4, **style)
             _sizes(axis)
             axis.set(title=title if metric == metrics[0] else "", ylabel=f"{label} / its best" if axis is row[0] else "")
-            axis.legend(fontsize="x-small")
     for axis in axes[-1]:
-        axis.set_xlabel("size, % of Slim")
+        axis.set_xlabel(SHAPE)
+    named = {name: handle for axis in axes.flat for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=4, fontsize="small")
     return done(figure)
 
 
 def _variants(axis: Axes, variants: pd.DataFrame, metric: str, best: float) -> None:
     """Runs of one size that differ from the family in their warm-up, over the family's best."""
     for number, (name, mine) in enumerate(variants.groupby("family")):
-        mean = mine.groupby("size_pct")[metric].mean().dropna()
-        if len(mean):
-            axis.plot(mean.index, mean / best, "*v"[number], color="k", markersize=8, linestyle="", label=f"ours, {name}")
+        mine = mine.dropna(subset=metric).groupby("size_pct")[metric].agg(["mean", "std"])
+        if len(mine):
+            style = {"fmt": "*v"[number], "color": "k", "markersize": 8, "capsize": 3, "label": f"ours, {name}"}
+            axis.errorbar(mine.index, mine["mean"] / best, mine["std"].fillna(0.0) / best, **style)
+
+
+def _floors(axis: Axes, floors: pd.DataFrame, metric: str, best: float) -> None:
+    """Random weights of the sizes that the profile scores, over the family's best: no training gives as much."""
+    mine = floors.dropna(subset=metric) if metric in floors else floors[:0]
+    if len(mine):
+        mine = mine.groupby("size_pct")[metric].mean()
+        axis.plot(mine.index, mine / best, "x:", color="0.3", markersize=7, markeredgewidth=1.6, label="random weights of this shape")
 
 
 def arms(folder: Path) -> pd.DataFrame:
-    """Whether the U has both its arms at the full budget: how far the smallest and the largest size lie above the best between them, paired
-    by seed, with Student's 95 % intervals. `both`: neither interval reaches zero. The best is that of the means, as in the ledger."""
-    ours, names, rows = results(folder, SWEEP).query("budget == 'full' and family == \"paper's share\""), names_of(folder), []
-    for objective, part in ours.groupby("objective"):
+    """Whether the U has both its arms: how far the smallest and the largest size lie above the best between them, paired by seed, with
+    Student's 95 % intervals, at each budget. `both`: neither interval reaches zero. The best is that of the means, as in the ledger."""
+    ours, names, rows = results(folder, SWEEP).query('family == "paper\'s share"'), names_of(folder), []
+    for (objective, budget), part in ours.groupby(["objective", "budget"]):
         for metric in [name for name in METRICS if name in part]:
             wide = part.pivot_table(index="seed", columns="size_pct", values=metric)
             if wide.shape[1] < 3:
@@ -131,8 +150,9 @@ def arms(folder: Path) -> pd.DataFrame:
             ends = [paired(wide[size], wide[inner]) for size in (wide.columns[0], wide.columns[-1])]
             relative = [tuple(value / wide[inner].mean() for value in end) for end in ends]
             both = "yes" if all(low > 0 for _, low, _ in ends) else "no"
-            rows.append((NAMES[objective], names[metric], f"{inner:g} %", *(told(end, "+.1%") for end in relative), both))
-    columns = ["objective", "metric", "best between", "smallest above it", "largest above it", "both"]
+            rows.append((NAMES[objective], budget, names[metric], f"{inner:g} %", *(told(end, "+.1%") for end in relative), both))
+    rows.sort(key=lambda row: (list(BUDGETS).index(row[1]) != 1, list(BUDGETS).index(row[1])))  # the full budget, then the others
+    columns = ["objective", "budget", "metric", "best between", "smallest above it", "largest above it", "both"]
     return pd.DataFrame(rows, columns=columns).set_index("objective")
 
 
@@ -149,7 +169,7 @@ def draw_shares(folder: Path) -> Figure:
     table = table.rename(columns={"family": "front end"})
     sns.lineplot(table, x="size_pct", y="relative", hue="objective", style="front end", markers=True, errorbar=("sd", 1), ax=axis)
     _sizes(axis)
-    axis.set(xlabel="size, % of Slim", ylabel="validation loss / its best")
+    axis.set(xlabel=SHAPE, ylabel="validation loss / its best")
     axis.legend(fontsize="small")
     return done(figure)
 
@@ -171,69 +191,6 @@ def best_by_share(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("objective")
 
 
-def draw_shapes(folder: Path, profile: Profile) -> Figure:
-    """Slim against Small of the same objective, seed by seed, and validation loss over the depths at equal parameters and budget."""
-    pairs = results(folder, {"{objective}-slim": {"shape": "Slim"}, "{objective}-small": {"shape": "Small"}})
-    depths = results(folder, {"{objective}-depth{layers}": {}, "{objective}-slim": {}, "{objective}-small": {}})
-    metrics, called = [name for name in METRICS if name in pairs], names_of(folder)
-    figure, axes = plt.subplots(1, len(metrics) + 1, figsize=(4.0 * (len(metrics) + 1), 3.4), layout="constrained")
-    for axis, metric in zip(axes, metrics, strict=False):
-        wide = pairs.pivot_table(index=["objective", "seed"], columns="shape", values=metric)
-        wide = wide.dropna() if {"Slim", "Small"} <= set(wide.columns) else wide[:0]
-        for place, (_, mine) in enumerate(wide.groupby("objective")):
-            for row in mine.itertuples():
-                axis.plot([place - 0.2, place + 0.2], [row.Slim, row.Small], "o-", color=f"C{place}", alpha=0.7)
-        names = [NAMES.get(objective, objective) for objective in wide.index.unique("objective")]
-        axis.set_xticks(range(len(names)), names)
-        axis.set(xlabel="Slim (left) and Small (right), a line a seed", ylabel=called[metric])
-        if wide.empty:
-            nothing(figure, axis, "no pair in this profile")
-    depths = depths.assign(layers=[profile.studies["budget"].cells[cell].model.encoder.layers for cell in depths.cell])
-    families = depths.groupby("objective").layers.nunique()
-    depths = depths[depths.objective.isin(families[families > 2].index)]
-    if depths.empty:
-        return nothing(figure, axes[-1], "no family of depths in this profile")
-    depths = depths.assign(objective=depths.objective.replace(NAMES))
-    sns.lineplot(depths, x="layers", y="loss", hue="objective", marker="o", errorbar=("sd", 1), ax=axes[-1])
-    axes[-1].set(xlabel="layers, at equal parameters and FLOPs", ylabel="validation loss", xticks=sorted(depths.layers.unique()))
-    return done(figure)
-
-
-def draw_objectives(folder: Path, profile: Profile) -> Figure:
-    """Objectives at the Slim size, and the originals of two of them: error against training FLOPs, and (hollow) with what labels and
-    teachers had cost before. Dashed: a floor, where the profile scores one."""
-    forms = {"{objective}-slim": {"form": ""}, "{objective}-original": {"form": ", original"}}
-    table, called = with_flops(results(folder, forms), profile), names_of(folder)
-    metrics = [name for name in ("content", "speaker") if name in table]
-    figure, axes = plt.subplots(1, max(len(metrics), 1), figsize=(4.6 * max(len(metrics), 1), 3.4), squeeze=False, layout="constrained")
-    if not metrics:  # real speech without phone times, say
-        return nothing(figure, axes[0, 0], "nothing of this corpus could be scored")
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        present = table.dropna(subset=["flops", metric])
-        objectives = present.groupby(["objective", "form"])
-        colours = sns.color_palette("colorblind", len(objectives))
-        for place, ((objective, form), mine) in enumerate(objectives):
-            mean, spread = mine[metric].mean(), mine[metric].std()
-            beside = 0.03 * place * present.flops.max()  # of one budget all: so that intervals do not hide each other
-            trained, whole = mine.flops.mean() + beside, mine.whole.mean() + beside
-            style = {"color": colours[place], "capsize": 3}
-            fmt = "^" if form else "o"
-            axis.errorbar(trained, mean, 0 if np.isnan(spread) else spread, fmt=fmt, label=NAMES.get(objective, objective) + form, **style)
-            if whole > trained:
-                axis.plot([trained, whole], [mean, mean], ":", color=colours[place])
-                axis.plot(whole, mean, fmt, markerfacecolor="white", color=colours[place], **EDGE)
-        for cell, floor in results(folder, {"floor-{floor}": {}, "floor-{floor}-{size}": {}}).groupby("cell"):
-            kind, _, size = cell.removeprefix("floor-").partition("-")
-            style = {"linestyle": ":" if size else "--", "label": f"{kind} weights" + (f", {size}" if size else "")}
-            axis.axhline(floor[metric].mean(), color="0.4", linewidth=1, **style)
-        axis.set(xlabel="training FLOPs; hollow: labels too", ylabel=called[metric])
-        axis.xaxis.set_major_formatter("{x:.2g}")
-        if present.empty:
-            nothing(figure, axis, "no budget in FLOPs in this profile")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
-    return done(figure)
-
-
 def costs(profile: Profile, cells: list[str], seconds: float) -> pd.DataFrame:
     """Where each cell's training goes: parameters, MACs of a second, the front end's share of them, and the budget; counted on inputs of
     so many seconds, because attention's share grows with them."""
@@ -247,14 +204,6 @@ def costs(profile: Profile, cells: list[str], seconds: float) -> pd.DataFrame:
         budget = f"{cell.training.budget.amount:g} {cell.training.budget.unit}"
         rows[name] = [cost.params, cost.macs / seconds / 1e6, share, cell.training.learning_rate, budget]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["parameters", "MMAC a second", "front end", "peak rate", "budget"])
-
-
-def reconstructed(profile: Profile) -> str:
-    """Which cells of TERA's predict MFCC at zero mean and unit variance over the utterance, and which predict them as they are."""
-    objectives = {name: cell.objective for name, cell in profile.studies["budget"].cells.items()}
-    told = {True: "normalised over the utterance", False: "as they are"}
-    cells = {kind: [n for n, o in objectives.items() if o.name == "reconstruction" and o.normalise == kind] for kind in told}
-    return "MFCC " + "; ".join(f"{told[kind]}: {', '.join(names) or 'no cell'}" for kind, names in cells.items()) + "."
 
 
 def mean_seconds(profile: Profile, corpus: Corpus) -> float:
@@ -278,5 +227,5 @@ def updates(folder: Path, profile: Profile) -> pd.DataFrame:
 
 def _sizes(axis: Axes) -> None:
     axis.set_xscale("log")
-    axis.set_xticks([30, 100, 473, 1582], ["30", "100", "473", "1582"])
+    axis.set_xticks([30, 50, 100, 200, 473, 1582], ["30", "50", "100", "200", "473", "1582"])
     axis.minorticks_off()

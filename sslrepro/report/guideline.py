@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,60 +16,83 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from sslrepro.budget.figures import OBJECTIVES
-from sslrepro.budget.fits import Vertex, parametric_loss, u_curve, vertex_shift
+from sslrepro.budget.fits import ParametricLoss, Vertex, parametric_loss, u_curve, vertex_shift
 from sslrepro.budget.published import size_sweep
 from sslrepro.config import Profile
 from sslrepro.report.batch_size import plain_ticks
-from sslrepro.report.budget import EDGE, METRICS, SWEEP, results, with_flops
+from sslrepro.report.budget import BUDGETS, EDGE, METRICS, SWEEP, results, with_flops
 from sslrepro.report.panels import done
 
+EXPONENTS = (0.01, 3.0)  # between which budget.fits holds alpha and beta
+INSIDE, EDGES = "inside", ("on the bound: smallest", "on the bound: largest")
 MARKERS = dict(zip(OBJECTIVES, "osD", strict=True))
 
 
 def vertices(folder: Path, profile: Profile) -> pd.DataFrame:
     """The bottom of every U with at least four sizes (of ours: those that all budgets of the objective ran): whose, objective, budget,
-    metric, flops, size in parameters, low, high, inside, and in words where the size lies among those that ran."""
+    metric, flops, size in parameters, low, high, inside, and in words where the size lies among those that ran. A vertex that is not
+    identified has no numbers."""
     return _table(_fitted(folder, profile))
 
 
 def _table(fitted: list[tuple[dict, Vertex, pd.Series]]) -> pd.DataFrame:
     rows = []
-    for at, vertex, sizes in fitted:
-        values = {"size": vertex.size, "low": vertex.low, "high": vertex.high, "inside": vertex.inside}
-        rows.append(at | values | {"lies": lies(vertex.size, sizes)})
+    for at, vertex, means in fitted:
+        said = standing(vertex, means)
+        size, low, high = (vertex.size, vertex.low, vertex.high) if said == INSIDE else (math.nan,) * 3
+        rows.append(at | {"size": size, "low": low, "high": high, "inside": said == INSIDE, "lies": said})
     return pd.DataFrame(rows)
+
+
+def standing(vertex: Vertex, means: pd.Series) -> str:
+    """Where a vertex lies among the sizes that ran, or why it is not identified. means: the metric's mean of each size that ran, by its
+    parameters in rising order. The best of them and the vertex may be one step apart, as the ledger lets minima be."""
+    sizes = means.index.to_numpy(float)
+    said, best = lies(vertex.size, means.index.to_series()), int(np.argmin(means.to_numpy()))
+    if said in (INSIDE, EDGES[0], EDGES[1]):
+        nearest = int(np.argmin(np.abs(np.log(sizes / vertex.size))))
+        if abs(nearest - best) > 1 or (said != INSIDE and 0 < best < len(sizes) - 1):
+            where = f"at {vertex.size:.2g}" if said == INSIDE else f"past the {said.rpartition(' ')[2]}"
+            return f"not identified: the fit is lowest {where}, the runs at {sizes[best]:.2g}"
+    if said == INSIDE and not (vertex.low > 0 and math.isfinite(vertex.high)):
+        return "not identified: the interval is open"
+    return said
 
 
 def lies(size: float, sizes: pd.Series) -> str:
     """Where a size lies among those that ran: at or past either of them, other sizes could move it."""
     if math.isnan(size):
         return "no minimum"
-    return "on the bound: smallest" if size <= sizes.min() else "on the bound: largest" if size >= sizes.max() else "inside"
+    return EDGES[0] if size <= sizes.min() else EDGES[1] if size >= sizes.max() else INSIDE
 
 
 def exponents(folder: Path, profile: Profile) -> pd.DataFrame:
-    """The best size as a power of the budget, from the two budgets' vertices of each objective and metric, with a 95 % bootstrap interval;
-    and where the vertices lie, because the power of one that lies past the sizes that ran is an extrapolation."""
+    """The best size as a power of the budget, from the vertices of each objective and metric at two budgets next to one another, with a
+    95 % bootstrap interval, where both vertices are identified; and where they lie."""
     found: dict[tuple[str, ...], dict[str, tuple[float, Vertex, str]]] = {}
-    for at, vertex, sizes in _fitted(folder, profile):
+    for at, vertex, means in _fitted(folder, profile):
         key = (at["whose"], OBJECTIVES[at["objective"]], METRICS[at["metric"]][1])
-        found.setdefault(key, {})[at["budget"]] = at["flops"], vertex, lies(vertex.size, sizes)
+        found.setdefault(key, {})[at["budget"]] = at["flops"], vertex, standing(vertex, means)
     rows = []
     for key, budgets in found.items():
-        if {"full", "half"} <= set(budgets):
-            (more, larger, of_full), (less, smaller, of_half) = budgets["full"], budgets["half"]
+        for lower, higher in itertools.pairwise([budget for budget in BUDGETS if budget in budgets]):
+            (less, smaller, of_less), (more, larger, of_more) = budgets[lower], budgets[higher]
             power, *interval = (value / math.log(less / more) for value in vertex_shift(smaller, larger))
             low, high = sorted(interval)
-            said = f"{power:+.2f} [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else "curves open downwards"
-            rows.append((*key, said, of_half, of_full))
-    columns = ["whose", "objective", "metric", "power of the budget", "half budget's lies", "full budget's lies"]
+            said = f"{power:+.2f} [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else f"{power:+.2f}, its interval is open"
+            said = said if of_less == of_more == INSIDE else "not identified"
+            rows.append((*key, f"{lower} to {higher}", said, of_less, of_more))
+    columns = ["whose", "objective", "metric", "budgets", "power of the budget", "lower budget's lies", "higher budget's lies"]
     return pd.DataFrame(rows, columns=columns).set_index(columns[:3])
 
 
 def _fitted(folder: Path, profile: Profile) -> list[tuple[dict, Vertex, pd.Series]]:
-    """Of every U: what it is of (whose, objective, budget, metric, flops), its vertex, and the sizes that ran, in parameters."""
+    """Of every U: what it is of (whose, objective, budget, metric, flops), its vertex, and the metric's mean of each size that ran, by its
+    parameters in rising order."""
     ours = with_flops(results(folder, SWEEP).query('family == "paper\'s share"'), profile)
     ours = ours.dropna(subset="flops")
+    wide = ours.groupby(["objective", "budget"]).size_pct.transform("nunique") >= 4  # a budget of which little ran yet narrows no other
+    ours = ours[wide]
     budgets = ours.groupby("objective").budget.nunique()
     ran = ours.groupby(["objective", "size_pct"]).budget.transform("nunique")
     found = []
@@ -77,12 +101,18 @@ def _fitted(folder: Path, profile: Profile) -> list[tuple[dict, Vertex, pd.Serie
             mine = part.dropna(subset=metric) if metric in part else part[:0]
             if mine.size_pct.nunique() >= 4:
                 vertex = _in_parameters(u_curve(mine.size_pct, mine[metric], seed=f"{objective} {budget} {metric}"), mine)
-                found.append((_of("ours", objective, budget, metric, part), vertex, mine.groupby("size_pct")["cost.params"].mean()))
+                found.append((_of("ours", objective, budget, metric, part), vertex, _means(mine, "cost.params", metric)))
     for (objective, budget), part in size_sweep().groupby(["objective", "budget"]):
         for metric, (column, _) in METRICS.items():
             vertex = u_curve(part.params, part[column], seed=f"{objective} {budget} {column}")
-            found.append((_of("published", objective, budget, metric, part), vertex, part.params))
+            found.append((_of("published", objective, budget, metric, part), vertex, _means(part, "params", column)))
     return found
+
+
+def _means(runs: pd.DataFrame, parameters: str, metric: str) -> pd.Series:
+    """The metric's mean of each size, by its parameters in rising order."""
+    means = runs.groupby("size_pct")[[parameters, metric]].mean().sort_values(parameters)
+    return pd.Series(means[metric].to_numpy(), index=means[parameters].to_numpy())
 
 
 def _of(whose: str, objective: str, budget: str, metric: str, runs: pd.DataFrame) -> dict:
@@ -113,7 +143,8 @@ def _in_parameters(vertex: Vertex, runs: pd.DataFrame) -> Vertex:
 def fitted_losses(folder: Path) -> pd.DataFrame:
     """The parametric loss E + A / parameters^alpha + B / hours^beta of each objective with at least seven runs over both budgets, with 95 %
     intervals, and the best of the sizes that ran for the full budget and where it lies among them. `power of the budget`: beta / (alpha +
-    beta), that of the best size if an hour's cost were in proportion to the size."""
+    beta), that of the best size if an hour's cost were in proportion to the size. Where the runs do not tell the terms apart (an exponent
+    or its interval on the fit's bounds, or no floor) nothing of the fit is identified, and none is shown."""
     rows = {}
     ours = results(folder, SWEEP).query('family == "paper\'s share"')
     ours = ours.dropna(subset=["loss", "cost.hours_seen"]) if {"loss", "cost.hours_seen"} <= set(ours.columns) else ours[:0]
@@ -130,14 +161,26 @@ def fitted_losses(folder: Path) -> pd.DataFrame:
         values["power of the budget"] = (fit.beta / (fit.alpha + fit.beta), *np.percentile(powers, [2.5, 97.5]))
         rows[objective] = {name: f"{value:.3g} [{low:.3g}, {high:.3g}]" for name, (value, low, high) in values.items()}
         rows[objective]["lies"] = lies(best, full["cost.params"])
+        if why := _degenerate(fit):
+            rows[objective] = dict.fromkeys(rows[objective], "not identified") | {"lies": f"not identified: {why}"}
     columns = ["floor", "alpha", "beta", "power of the budget", "best size", "lies"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def _degenerate(fit: ParametricLoss) -> str:
+    """Why a fit does not tell its terms apart; empty where it does."""
+    low, high = 1.01 * EXPONENTS[0], 0.99 * EXPONENTS[1]
+    bound = [name for name in ("alpha", "beta") if not low < getattr(fit, name) < high]
+    bound += [name for name, (least, most) in fit.intervals.items() if name in ("alpha", "beta") and least <= low and most >= high]
+    bound = list(dict.fromkeys(bound))
+    least = fit.loss(np.array(fit.sizes), np.array(fit.hours)).min()
+    return f"{' and '.join(bound)} on the bounds of the fit" if bound else "the floor is none" if fit.floor < 1e-3 * least else ""
 
 
 def draw_guideline(folder: Path, profile: Profile) -> Figure:
     """The best size against the budget in FLOPs, ours and the published sweep's in one figure; dotted: through the two medians. Right: the
     published ones alone, which lie within a factor of two on both axes."""
-    fitted = [(at, vertex, sizes) for at, vertex, sizes in _fitted(folder, profile) if vertex.inside and vertex.low > 0]
+    fitted = [(at, vertex, means) for at, vertex, means in _fitted(folder, profile) if standing(vertex, means) == INSIDE]
     closed = _table(fitted)
     figure, (axis, near) = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained", width_ratios=[1.2, 1.0])
     _vertices(axis, closed, 1.02)
@@ -149,7 +192,8 @@ def draw_guideline(folder: Path, profile: Profile) -> Figure:
         axis.plot(flops, sizes / 1e6, ":", color="0.4", label=label)
     handles = [plt.Line2D([], [], color=colour, marker="o", linestyle="", label=METRICS[m][1]) for m, colour in _colours().items()]
     handles += [plt.Line2D([], [], color="0.3", marker=m, linestyle="", label=OBJECTIVES[o]) for o, m in MARKERS.items()]
-    handles += [plt.Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="white", label="published", **EDGE)]
+    handles += [plt.Line2D([], [], color="0.3", marker="o", linestyle="", label="filled: ours", **EDGE)]
+    handles += [plt.Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="white", label="open: published", **EDGE)]
     figure.legend(handles=[*handles, *axis.get_legend_handles_labels()[0]], fontsize="small", loc="outside right upper")
     axis.set(ylabel="best size, million parameters", title="what to train for a budget")
     near.set(title="the published sweep")

@@ -15,15 +15,18 @@ from sslrepro.report.paired import paired, told
 from sslrepro.report.panels import done, nothing
 
 PLAIN, FIXED, AUGMENTED = "speakers one after another", "every speaker, fewer sentences", "audio augmented"
+ALONE = {name: f"{said} alone" for name, said in {"speed": "speed", "room": "room", "noise": "noise", "masked": "masking"}.items()}
 UNIQUE = {
     "unique{hours}": {"variant": PLAIN},
     "unique{hours}-fixed": {"variant": FIXED},
     "unique{hours}-augmented": {"variant": AUGMENTED},
-}
+} | {f"unique{{hours}}-{name}": {"variant": said} for name, said in ALONE.items()}
+STYLES = dict(zip((PLAIN, FIXED, AUGMENTED, *ALONE.values()), ("o-", "s", "X", "^", "v", "<", ">"), strict=True))
 
 
 def draw_unique(folder: Path) -> Figure:
-    """What fewer unique hours cost at a fixed number of updates; x is the share of the corpus, as hours of 960."""
+    """What fewer unique hours cost at a fixed number of updates, with one standard deviation over seeds; x is the share of the corpus, as
+    hours of 960, and what is changed in the audio stands beside it."""
     table = results(folder, UNIQUE)
     names = names_of(folder)
     metrics = [name for name in METRICS if name in table and table[name].notna().any()]
@@ -32,15 +35,17 @@ def draw_unique(folder: Path) -> Figure:
         return nothing(figure, axes[0, 0], "this profile varies no hours")
     hours = sorted(table.hours.unique())
     for axis, metric in zip(axes[0], metrics, strict=True):
-        for number, (variant, share) in enumerate(((PLAIN, 1.0), (FIXED, 1.12), (AUGMENTED, 1 / 1.12))):  # so that bars stand side by side
+        ran = [variant for variant in STYLES if (table.variant == variant).any()]
+        for number, variant in enumerate(ran):
             mine = table[table.variant == variant].groupby("hours")[metric].agg(["mean", "std"]).dropna(subset="mean")
             if len(mine):
-                style = {"fmt": "o-" if variant == PLAIN else "sX"[number - 1], "color": f"C{number}", "capsize": 3}
-                axis.errorbar(mine.index * share, mine["mean"], mine["std"].fillna(0.0), label=variant, **style)
+                beside = mine.index * 1.13**number  # so that bars stand side by side
+                style = {"fmt": STYLES[variant], "color": f"C{number}", "capsize": 3, "markersize": 6}
+                axis.errorbar(beside, mine["mean"], mine["std"].fillna(0.0), label=variant, **style)
         axis.set(xscale="log", xlabel="unique hours, of 960", ylabel=names[metric])
         axis.set_xticks(hours, [f"{value:g}" for value in hours])
         axis.minorticks_off()
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     return done(figure)
 
 
@@ -61,9 +66,10 @@ def subsets(profile: Profile, corpus: Corpus, folder: Path) -> pd.DataFrame:
 
 
 def contrasts(folder: Path) -> pd.DataFrame:
-    """What all the hours, every speaker and augmented audio give of what fewer hours lose: differences paired by seed, with Student's 95 %
-    intervals. A row for each number of hours that has such a variant; below 0 is better. A subset that ran with every speaker alone is
-    compared with that."""
+    """What all the hours, every speaker and augmented audio (all changes together, and each alone) give of what fewer hours lose:
+    differences paired by seed, with Student's 95 % intervals. Rows for each number of hours that has such a variant; below 0 is better. A
+    subset that ran with every speaker alone is compared with that. Augmentation replaces data if a small subset with it comes up to all
+    the hours."""
     table, names = results(folder, UNIQUE), names_of(folder)
     if table.empty:
         return pd.DataFrame()
@@ -72,7 +78,8 @@ def contrasts(folder: Path) -> pd.DataFrame:
     pairs = []
     for hours in sorted({hours for variant, hours in ran if variant != PLAIN}):
         plain = (PLAIN if (PLAIN, hours) in ran else FIXED, hours)
-        pairs += [((PLAIN, most), plain), ((AUGMENTED, hours), plain), ((FIXED, hours), plain), ((AUGMENTED, hours), (PLAIN, most))]
+        pairs += [((PLAIN, most), plain), ((AUGMENTED, hours), plain), *(((alone, hours), plain) for alone in ALONE.values())]
+        pairs += [((FIXED, hours), plain), ((AUGMENTED, hours), (PLAIN, most)), ((AUGMENTED, hours), (AUGMENTED, most))]
     rows = {}
     for of, other in pairs:
         if of != other and {of, other} <= ran:
@@ -83,7 +90,7 @@ def contrasts(folder: Path) -> pd.DataFrame:
 
 
 def _said(variant: str, hours: float) -> str:
-    return f"{hours:g} h" + {PLAIN: "", FIXED: " of every speaker", AUGMENTED: " augmented"}[variant]
+    return f"{hours:g} h" + {PLAIN: "", FIXED: " of every speaker", AUGMENTED: " augmented"}.get(variant, f", {variant}")
 
 
 def _by_seed(table: pd.DataFrame, variant: str, hours: float) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What of a study was not scored, and why: the corpus has not the labels, or not the part that a cell is scored on."""
+"""What of a study is not there, and why: cells without results yet; labels, or parts that a cell is scored on, which the corpus has not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import json
 from pathlib import Path
 
 import pandas as pd
+
+from sslrepro.config import Profile
+
+
+def not_run(folder: Path, profile: Profile, study: str) -> str:
+    """Which cells of the profile the tables in `folder` lack, as a sentence; empty where they have all."""
+    known = set(json.loads((folder / "runs.json").read_text(encoding="utf-8")))
+    lacking = [cell for cell in profile.studies[study].cells if cell not in known]
+    return f"Without results so far, and missing below: {', '.join(lacking)}." if lacking else ""
 
 
 def unscored(folder: Path) -> pd.DataFrame:
