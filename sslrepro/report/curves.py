@@ -13,9 +13,12 @@ from matplotlib.figure import Figure
 
 from sslrepro.config import Profile
 from sslrepro.paths import cell_dir
+from sslrepro.report.panels import panels
 from sslrepro.report.style import use_style
 
 CURVES = ("loss", "accuracy", "code_perplexity")
+UNITS = {"reconstruction": "mean absolute error", "regression": "mean squared error", "cloned_regression": "mean squared error"}
+NUMBER = r"(?<=[a-z])(?<!vec)(?<!hubert)\d+(\.\d+)?(?=-|$)"  # in a cell's name, the 2 of wav2vec2 not
 COLOURS = {"train": "C0", "valid": "C1"}
 
 
@@ -42,34 +45,45 @@ def draw_curves(folder: Path) -> Figure:
     return figure
 
 
-def draw_cells(profile: Profile, study: str, curve: str = "loss") -> Figure:
-    """Every trained cell of a study over the hours of audio seen, a panel an objective (their losses do not compare): a line a seed in
-    training, points in validation. From the run folders."""
+def draw_cells(profile: Profile, study: str) -> Figure:
+    """The loss of every trained cell of a study over the hours of audio seen, small multiples: a panel for each family of cells that differ
+    in a number alone (`families`), coloured by that number; a line a seed in training, points in validation. Losses of different
+    objectives do not compare. From the run folders."""
     use_style()
-    panels: dict[str, list[str]] = {}
-    for name, cell in profile.studies[study].cells.items():
-        if cell.is_trained:
-            panels.setdefault(cell.objective.name, []).append(name)
-    most = max(map(len, panels.values()))
-    figure, axes = plt.subplots(len(panels), 1, figsize=(8.5, sum(max(2.6, 0.19 * len(cells) + 0.8) for cells in panels.values())),
-                                height_ratios=[max(2.6, 0.19 * len(cells) + 0.8) for cells in panels.values()],
-                                squeeze=False, layout="constrained")  # fmt: skip
-    for axis, (objective, cells) in zip(axes[:, 0], panels.items(), strict=True):
-        for cell, colour in zip(cells, sns.color_palette("husl" if most > 10 else None, len(cells)), strict=True):
+    trained = {name: cell.objective.name for name, cell in profile.studies[study].cells.items() if cell.is_trained}
+    grouped = families(trained)
+    figure, axes = panels(max(len(grouped), 1), width=3.4, across=4)
+    for axis, (title, cells) in zip(axes, grouped.items(), strict=False):
+        for cell, colour in zip(cells, sns.color_palette("viridis", len(cells)), strict=True):
             folder = cell_dir(profile.profile, study, cell)
             history = _history(sorted(folder.glob("*/history.csv")))
             for split, style in (("train", "-"), ("valid", ".")):
-                for number, (_, line) in enumerate(history[history["metric"] == f"{split}.{curve}"].groupby("run")):
+                for number, (_, line) in enumerate(history[history["metric"] == f"{split}.loss"].groupby("run")):
                     label = cell if split == "train" and number == 0 else None
-                    axis.plot(line["hours_seen"], line["value"], style, color=colour, linewidth=0.8, label=label)
-        chance = chance_of(folder).get(curve)
+                    axis.plot(line["hours_seen"], line["value"], style, color=colour, linewidth=0.8, markersize=4, label=label)
+        chance = chance_of(folder).get("loss")
         if chance is not None:
             axis.axhline(chance, color="0.4", linestyle="--", linewidth=1, label="chance")
-        axis.set(title=objective.replace("_", " "), ylabel=curve.replace("_", " "))
-        axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize="x-small", borderaxespad=0.0)
-    axes[-1, 0].set_xlabel("hours of audio seen")
+        objective = trained[cells[0]]
+        axis.set(xlabel="hours of audio seen", ylabel=f"loss, {UNITS.get(objective, 'nats')}")
+        axis.set_title(f"{objective.replace('_', ' ')}\n{title}", fontsize="small")
+        axis.legend(fontsize="xx-small")
     plt.close(figure)
     return figure
+
+
+def families(trained: dict[str, str]) -> dict[str, list[str]]:
+    """Cells, of so named objectives, by what their names share but for numbers (`hubert-size # -half`), each family in rising order of its
+    numbers. A cell that is alone in its family joins the others of its objective that are."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for cell, objective in trained.items():
+        found.setdefault((objective, re.sub(NUMBER, " # ", cell).strip()), []).append(cell)
+    alone = [key for key, cells in found.items() if len(cells) == 1]
+    for objective, name in alone:
+        found.setdefault((objective, f"others, {objective.replace('_', ' ')}"), []).extend(found.pop((objective, name)))
+    in_order = sorted(found.items(), key=lambda item: (list(trained.values()).index(item[0][0]), item[0][1]))
+    numbers = {cell: [float(number) for number in re.findall(r"\d+\.?\d*", cell)] for cell in trained}
+    return {name: sorted(cells, key=lambda cell: (numbers[cell], cell)) for (_, name), cells in in_order}
 
 
 def chance_of(folder: Path) -> dict[str, float]:

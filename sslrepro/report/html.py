@@ -1,4 +1,5 @@
-"""The static report: an index with the scoreboard and the figures, and one page an executed notebook. Opens from disk, asks no network."""
+"""The static report: an index with the scoreboard, the figures and kept tables, and one page an executed notebook. Opens from disk,
+asks no network."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
 from sslrepro.paths import results_dir, root
+from sslrepro.report import kept
 
 HERE = Path(__file__).parent
 TITLES = {
@@ -77,6 +79,7 @@ def _write(profile: str, executed: Path, out: Path) -> None:
         studies=[(study, [row for row in rows if row["study"] == study]) for study in studies],
         tally=[(name, sum(row["verdict"].startswith(name) for row in rows)) for name in VERDICTS],
         figures={study: _figures(profile, study, out) for study in studies},
+        tables={study: [(name, Markup(table)) for name, table in kept.shown(results_dir(profile) / study)] for study in studies},
         provenance=_provenance(profile),
     )  # fmt: skip
     page("index.html", "Scoreboard", body)

@@ -27,7 +27,7 @@ def laptop():
 
 @pytest.fixture
 def folder(tmp_path, laptop):
-    """A U in log size around BEST, at half the budget around BEST / 2, at four times it around 2 BEST; Small is worse, fewer hours are too."""
+    """A U in log size around BEST, at half the budget around BEST / 2, at four times around 2 BEST; Small and fewer hours are worse."""
     random, rows = np.random.default_rng(0), []
     for cell, settings in laptop.studies["budget"].cells.items():
         params = cell_cost(settings, 8.0).params

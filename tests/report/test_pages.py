@@ -2,12 +2,14 @@
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from sslrepro.report import curves, html, tables
+from sslrepro.report import curves, html, kept, tables
 
 
 def executed(path: Path, text: str) -> None:
@@ -100,3 +102,28 @@ def test_curves_are_the_loss_and_a_panel_a_codebook(finished):
     assert list(panels) == ["loss", "code perplexity 1", "code perplexity 2"]
     assert [list(line.get_ydata()) for line in panels["code perplexity 2"].lines] == [[8]]
     assert any(line.get_label() == "chance" for line in panels["loss"].lines)
+
+
+def test_what_a_notebook_computes_is_kept_and_shown(finished):
+    """Beside the figures, numbers with six digits; shown on the index with its text escaped; a table that is empty now leaves no file."""
+    folder = finished / "results/tiny/batch_size"
+    table = pd.DataFrame({"objective": ["a<b"], "margin": [1 / 3], "none": [math.nan]}).set_index("objective")
+    assert kept.keep(table, folder, "both_arms") is table
+    assert (folder / "tables/both_arms.csv").read_text() == "objective,margin,none\na<b,0.333333,\n"
+    kept.keep(pd.DataFrame({"hours": [1]}), folder, "gone")
+    kept.keep(pd.DataFrame({"hours": []}), folder, "gone")
+    text = html.build("tiny").read_text()
+    assert "<summary>both arms</summary>" in text and "a&lt;b" in text and "0.333333" in text
+    assert "gone" not in text and not (folder / "tables/gone.csv").exists()
+
+
+def test_cells_are_small_multiples_by_family(finished):
+    """Sizes in rising order in one panel; what is alone is with the others of its objective."""
+    trained = dict.fromkeys(["hubert-slim", "hubert-size1582", "hubert-size30", "hubert-size30-half", "hubert-size50-half"], "masked")
+    found = curves.families(trained | {"tera-slim": "reconstruction", "hubert2-slim": "masked"})
+    assert found == {
+        "hubert-size #": ["hubert-size30", "hubert-size1582"],
+        "hubert-size # -half": ["hubert-size30-half", "hubert-size50-half"],
+        "others, masked": ["hubert-slim", "hubert2-slim"],
+        "others, reconstruction": ["tera-slim"],
+    }
