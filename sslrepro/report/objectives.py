@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -57,6 +58,17 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
     named = {name: handle for axis in axes[0] for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(named.values(), named, loc="outside lower center", ncols=4, fontsize="small")
     return done(figure)
+
+
+def errors(folder: Path) -> pd.DataFrame:
+    """Mean content and speaker errors of every objective and form at the Slim size, best content first; those that were scored."""
+    table, called = results(folder, FORMS), names_of(folder)
+    metrics = [name for name in ("content", "speaker") if name in table]
+    if not metrics:
+        return pd.DataFrame()
+    named = [f"{NAMES.get(row.objective, row.objective)}{row.form}" for row in table.itertuples()]
+    means = table[metrics].groupby(pd.Index(named, name="objective")).mean()
+    return means.sort_values(metrics[0]).rename(columns=called)
 
 
 def reconstructed(profile: Profile) -> str:
