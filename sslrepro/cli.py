@@ -41,7 +41,8 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     count = verb("count", "parameters, MACs and training FLOPs of a model", _count)
-    count.add_argument("model", help="a named model, or a YAML file of cell settings")
+    count.add_argument("model", help="a named model, a YAML file of cell settings, or with --profile one of its cells as STUDY/CELL")
+    count.add_argument("--profile", help="whose cell it is")
     count.add_argument("--seconds", type=float, default=15.625, help="length of the utterance (default: %(default)s)")
     _json(count)
 
@@ -122,20 +123,27 @@ def _profile(verb: argparse.ArgumentParser) -> None:
 
 
 def _count(options: argparse.Namespace) -> int:
-    from sslrepro.budget.commands import count_command
+    from sslrepro.budget.commands import count_command, show_cost
 
-    return count_command(options.model, options.seconds, options.json)
+    if options.profile is None:
+        return count_command(options.model, options.seconds, options.json)
+    from sslrepro.budget.count import cell_cost
+    from sslrepro.pipeline import profile
+    from sslrepro.training.cell import find_cell
+
+    cell = find_cell(profile.load(options.profile), *options.model.partition("/")[::2])
+    return show_cost(options.model, f"cell of profile {options.profile}", cell_cost(cell, options.seconds), options.seconds, options.json)
 
 
 def _plan(options: argparse.Namespace) -> int:
     limits = (options.max_params, options.rtf, options.train_flops)
     if any(limit is not None for limit in limits):
-        if options.flops or options.gpu:
+        if options.flops is not None or options.gpu:
             raise UserError("plan: either a budget (--flops, --gpu) or limits (--max-params, --rtf, --train-flops)")
         from sslrepro.report.efficiency_map import advise_command
 
         return advise_command(options.profile, *limits, options.json)
-    if not (options.profile or options.flops or options.gpu):
+    if options.profile is None and options.flops is None and options.gpu is None:
         raise UserError("plan: give --profile, a budget (--flops, --gpu and --hours) or limits (--max-params, --rtf, --train-flops)")
     if options.profile:
         from sslrepro.pipeline import plan, profile

@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+from sslrepro.budget.count import Cost
 from sslrepro.budget.names import NAMED, cost_of
 from sslrepro.errors import UserError
 
 
 def count_command(name_or_yaml: str, seconds: float, as_json: bool) -> int:
     """Parameters, MACs and training FLOPs of a named model or a YAML of cell settings, by component, for one utterance."""
-    cost = cost_of(name_or_yaml, seconds).as_dict()
     note = NAMED[name_or_yaml].note if name_or_yaml in NAMED else "settings from the file"
+    return show_cost(name_or_yaml, note, cost_of(name_or_yaml, seconds), seconds, as_json)
+
+
+def show_cost(name: str, note: str, counted: Cost, seconds: float, as_json: bool) -> int:
+    """Print what was counted."""
+    cost = counted.as_dict()
     if as_json:
-        print(json.dumps({"name": name_or_yaml, "note": note} | cost, indent=2))
+        print(json.dumps({"name": name, "note": note} | cost, indent=2))
         return 0
-    print(f"{name_or_yaml}: {note}")
+    print(f"{name}: {note}")
     masked = f", {cost['masked_frames']} masked" if cost["masked_frames"] else ""
     print(f"one utterance of {seconds:g} s: {cost['frames']} frames{masked}; element-wise work excluded\n")
     print(f"{'component':<20}{'parameters':>12}{'GMAC':>10}{'share':>8}{'GFLOP to train':>17}")
-    for name, part in cost["components"].items():
-        print(_row(name, part, cost["macs"]))
+    for component, part in cost["components"].items():
+        print(_row(component, part, cost["macs"]))
     print(_row("total", cost, cost["macs"]))
     return 0
 

@@ -29,6 +29,8 @@ UTILISATION = 0.3  # share of the peak that training reaches: an assumption
 # Batch-size paper (arXiv 2402.13723): at equal hours seen batches from 150 s to 40 min end alike; it ran 50,000 to 400,000 updates
 BATCH_SECONDS = (150.0, 2400.0)
 UPDATES = (50_000, 400_000)
+UTTERANCE = 15.625  # seconds: the least batch
+FEW, LEAST = 1000, 30  # updates: with fewer the batch is made smaller; with fewer still, at the least batch, there is no plan
 SWEEP = "compute-budget paper's size sweep (arXiv 2409.16295)"
 
 
@@ -63,10 +65,11 @@ def plan_budget(flops: float, objective: str = "hubert", metric: str = "asr_wer"
     """The plan for `flops` of training, after the sweep of one objective (hubert, wav2vec2, tera) judged by one of its metrics.
 
     The optimum moves with the budget as a power law through the sweep's full and half budgets; wav2vec 2.0 has one budget and takes the
-    power of the other two. Raises UserError for a budget, objective or metric that makes no sense.
+    power of the other two. Raises UserError for a budget, objective or metric that makes no sense, and for a budget of so few updates
+    that nothing would be learned.
     """
     if not flops > 0 or not math.isfinite(flops):
-        raise UserError(f"--flops: {flops} is not a budget; give a positive number of training FLOPs")
+        raise UserError(f"--flops: {flops:g} is not a budget; give a number of training FLOPs above 0")
     sweep = size_sweep()
     if objective not in set(sweep.objective) or metric not in METRICS:
         raise UserError(f"no sweep of {objective} by {metric}: objectives hubert, wav2vec2, tera; metrics {', '.join(METRICS)}")
@@ -83,15 +86,32 @@ def plan_budget(flops: float, objective: str = "hubert", metric: str = "asr_wer"
     family = "wav2vec2" if objective == "wav2vec2" else "hubert"
     model = nearest.model if nearest.model.startswith("slim") else f"{family}-{nearest.model}"
     hours = flops / _flops_an_hour(full, size)
+    if hours * 3600 < LEAST * UTTERANCE:
+        enough = flops * LEAST * UTTERANCE / (hours * 3600)
+        raise UserError(
+            f"--flops: {flops:g} is {hours * 3600:.2g} s of speech at {model}'s cost, less than {LEAST} updates of one utterance: "
+            f"nothing to plan; give about {enough:.1g} or more"
+        )
     batch, updates, batch_warnings = _batch(hours)
     evidence = [
         f"{SWEEP}, {objective} by {metric}: best at {at_full.size / 1e6:.1f} M "
         f"[{at_full.low / 1e6:.1f}, {at_full.high / 1e6:.1f}] for {known:.2g} FLOPs; one run a size",
         f"the optimum grows as budget^{np.median(powers):.2f} [{np.percentile(powers, 2.5):.2f}, {np.percentile(powers, 97.5):.2f}] "
         f"from half to full budget ({'hubert and tera' if objective == 'wav2vec2' else objective})",
+        f"the same by each objective: {_by_objective(flops, metric)}",
         "batch-size paper (arXiv 2402.13723): hours seen decide, batches of 150 s to 40 min end alike at equal hours",
     ]
     return Plan(flops, size, low, high, model, hours, batch, updates, evidence, warnings + batch_warnings)
+
+
+def _by_objective(flops: float, metric: str) -> str:
+    """The best size for this budget after the sweep of each objective, in words."""
+    sweep, said = size_sweep(), []
+    for objective in ("hubert", "wav2vec2", "tera"):
+        known = float(sweep.query(f"objective == '{objective}' and budget == 'full'").flops.median())
+        power = float(np.median(_powers(sweep, objective, metric)))
+        said.append(f"{objective} {sweep_vertex(objective, 'full', metric).size * (flops / known) ** power / 1e6:.3g} M")
+    return ", ".join(said)
 
 
 def _powers(sweep: pd.DataFrame, objective: str, metric: str) -> np.ndarray:
@@ -134,10 +154,15 @@ def _range_warnings(flops: float, part: pd.DataFrame, full: pd.DataFrame, size: 
 
 
 def _batch(hours: float) -> tuple[float, int, list[str]]:
-    """The smallest batch, within the paper's, that needs no more updates than the paper ran."""
+    """The smallest batch, within the paper's, that needs no more updates than the paper ran; a smaller one where updates would be few."""
     seconds = min(max(hours * 3600 / UPDATES[1], BATCH_SECONDS[0]), BATCH_SECONDS[1])
     seconds = 10.0 * round(seconds / 10)
-    updates = max(1, round(hours * 3600 / seconds))
+    if hours * 3600 / seconds < FEW:
+        seconds = float(max(round(hours * 3600 / FEW), UTTERANCE))
+        updates = round(hours * 3600 / seconds)
+        why = f"a batch of {seconds:g} s is below the batch-size paper's {BATCH_SECONDS[0]:g} s, which would be fewer updates still;"
+        return seconds, updates, [f"{why} {updates:,} are fewer than its {UPDATES[0]:,} to {UPDATES[1]:,}"]
+    updates = round(hours * 3600 / seconds)
     if UPDATES[0] <= updates <= 1.05 * UPDATES[1]:
         return seconds, updates, []
     where = "fewer" if updates < UPDATES[0] else "more"

@@ -54,7 +54,7 @@ def test_plan_at_the_sweep_s_own_budget(objective: str) -> None:
     vertex = sweep_vertex(objective, "full", "asr_wer")
     assert plan.size == pytest.approx(vertex.size, rel=0.01)
     assert plan.low < plan.size < plan.high
-    assert plan.warnings == [] and len(plan.evidence) == 3
+    assert plan.warnings == [] and len(plan.evidence) == 4
     assert plan.audio_hours == pytest.approx(plan.updates * plan.batch_seconds / 3600, rel=0.001)
 
 
@@ -108,3 +108,27 @@ def test_command(capsys) -> None:
 def test_budgets_that_make_no_sense(wrong) -> None:
     with pytest.raises(UserError):
         plan_command(*wrong, as_json=False)
+
+
+@pytest.mark.parametrize("flops", [0.0, 1e5, 2e11])
+def test_a_budget_of_no_updates_is_refused_with_one_that_would_do(flops: float) -> None:
+    with pytest.raises(UserError) as refused:
+        plan_budget(flops)
+    said = str(refused.value)
+    if flops == 0:
+        assert "above 0" in said
+    else:
+        enough = float(said.rpartition("about ")[2].split()[0])
+        assert "updates of one utterance" in said and plan_budget(2 * enough).updates >= 30
+
+
+def test_a_small_budget_takes_a_smaller_batch_and_says_why() -> None:
+    plan = plan_budget(1e15)
+    assert plan.batch_seconds < 150 and plan.updates >= 900
+    assert any("below the batch-size paper's 150 s" in warning for warning in plan.warnings)
+
+
+def test_the_range_over_objectives_is_said() -> None:
+    (said,) = [line for line in plan_budget(FULL).evidence if "each objective" in line]
+    sizes = [sweep_vertex(objective, "full", "asr_wer").size / 1e6 for objective in ("hubert", "wav2vec2", "tera")]
+    assert [float(part.split()[-2]) for part in said.partition(": ")[2].split(",")] == pytest.approx(sizes, rel=0.02)

@@ -44,6 +44,12 @@ def test_a_reader_that_leaves_is_no_traceback():
         (["verify", "--profile", "huge"], "no profile 'huge'"),
         (["plan", "--profile", "huge"], "no profile 'huge'"),
         (["plan", "--gpu", "H200"], "--hours"),
+        (["plan", "--flops", "0"], "above 0"),
+        (["plan", "--flops", "2e11"], "nothing to plan"),
+        (
+            ["count", "budget/nothing", "--profile", "tiny"],
+            "no cell 'nothing' in study budget of profile tiny; it has: hubert-slim",
+        ),
         (["data", "prepare", "--profile", "tiny", "--targets", "mel"], "no targets 'mel'"),
         (["data", "check", "/nowhere"], "/nowhere"),
         (["count", "wav2vec9"], "wav2vec9"),
@@ -52,6 +58,16 @@ def test_a_reader_that_leaves_is_no_traceback():
 def test_a_mistake_is_one_message_and_exit_2(capsys, arguments, named):
     code, out, err = run(capsys, *arguments)
     assert code == 2 and named in err and err.startswith("sslrepro: ") and "Traceback" not in err and out == ""
+
+
+def test_a_cell_of_a_profile_is_counted(capsys):
+    """As its settings say, not as the paper's model of that name."""
+    from sslrepro.budget.count import cell_cost
+    from sslrepro.pipeline.profile import load
+
+    code, out, _ = run(capsys, "count", "budget/hubert-slim", "--profile", "tiny", "--json", "--seconds", "2")
+    cost = cell_cost(load("tiny").studies["budget"].cells["hubert-slim"], 2.0)
+    assert code == 0 and json.loads(out)["params"] == cost.params and json.loads(out)["macs"] == cost.macs
 
 
 def test_plan_tells_what_a_profile_costs(capsys):
