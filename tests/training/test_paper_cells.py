@@ -63,7 +63,6 @@ PUBLISHED_MILLIONS = (
     | {f"budget/wav2vec2-{size}": millions for size, millions in CONTRASTIVE_SWEEP.items()}
 )
 BUDGET = {name for name in MODELS.values() if name.startswith("budget/")}
-SLIM = {name for name in BUDGET if name.endswith("-slim")}
 # none has a part that other cells do not step, but data2vec2, whose eight clones of Base take half a minute
 LARGE = {"stochastic/sew", "summarymixing/wav2vec2-attention", "summarymixing/bestrq-attention"}
 LARGE |= {"budget/hubert-base-first"} | {
@@ -72,14 +71,16 @@ LARGE |= {"budget/hubert-base-first"} | {
 LARGE |= {f"survey/{name}" for name in ("distilhubert-variable", "distilhubert-continuous", "lighthubert-first", "lighthubert")}
 LARGE |= {f"survey/{name}" for name in ("data2vec", "data2vec2", "wav2vec2")}
 LONG = pytest.mark.slow  # minutes for all the study's sizes: make test-slow
-UPDATES = [pytest.param(name, 2.0, marks=[LONG] if name in (BUDGET - SLIM) | LARGE else [], id=name) for name in sorted(MODELS.values())]
+# of the compute-budget study an update of two seconds takes less than 3 s on a core, but for Base and Large
+QUICK = {name for name in BUDGET if cell_cost(CELLS[name], 2.0).params < 45e6}
+UPDATES = [pytest.param(name, 2.0, marks=[LONG] if name in (BUDGET - QUICK) | LARGE else [], id=name) for name in sorted(MODELS.values())]
 # the same weights fine-tuned by the same method with the same masks
 TUNED = {
     what_it_is(s.model) + settings_hash(tuned.method) + settings_hash(tuned.mask) + tuned.symbols: name
     for name, s in reversed(CELLS.items())
     if (tuned := s.downstream.fine_tune).shares
 }
-UPDATES += [pytest.param(name, 15.625, marks=LONG, id=f"{name}-15.625s") for name in sorted(SLIM)]
+UPDATES += [pytest.param(name, 15.625, marks=LONG, id=f"{name}-15.625s") for name in sorted(BUDGET)]
 
 
 class Repeated(Corpus):
