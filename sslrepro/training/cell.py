@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -103,8 +103,8 @@ def _check(profile: Profile, settings: CellSettings, corpus: Corpus) -> None:
 
 
 def others_of(settings: CellSettings) -> list[str]:
-    """The cells ("study/cell") whose finished runs this one needs."""
-    return [other for other in (settings.start, getattr(settings.objective, "teacher", None)) if other]
+    """The cells ("study/cell") whose finished runs this one needs, each once."""
+    return list(dict.fromkeys(other for other in (settings.start, getattr(settings.objective, "teacher", None)) if other))
 
 
 def identity_of(profile: Profile, settings: CellSettings) -> dict[str, str]:
@@ -274,12 +274,40 @@ def _cost_metrics(profile: Profile, settings: CellSettings, seed: int, state: St
         "padding_share": 1 - state.hours_seen / state.padded_hours if state.padded_hours else 0.0,
         "seconds": state.seconds,
     }
-    named = getattr(settings.objective, "targets", None)
-    before = [spent_flops(_other(profile, other, seed)) for other in others_of(settings)]
-    before += [Targets(targets_dir(profile.profile, named)).info["setup_flops"]] if named else []
-    if before:
-        costs["setup_flops"] = sum(before)
+    if others_of(settings) or getattr(settings.objective, "targets", None):
+        costs["setup_flops"] = setup_flops(profile, settings, seed)
     return {f"cost.{name}": float(value) for name, value in costs.items()}
+
+
+def setup_flops(profile: Profile, settings: CellSettings, seed: int) -> float:
+    """FLOPs spent before a seed of a cell, on its labels, its teacher, what it starts with, and theirs: each once, though several ways lead
+    to it (LightHuBERT's second stage has its teacher, and starts with what learned from the same one)."""
+    total, seen = 0.0, {}
+    for spent, made in _made_before(profile, settings, seed):
+        total += spent - sum(flops for folder, flops in made.items() if folder in seen)
+        seen |= made
+    return total
+
+
+def _made_before(profile: Profile, settings: CellSettings, seed: int) -> Iterator[tuple[float, dict[Path, float]]]:
+    """Of each run and each set of labels that a cell takes directly: FLOPs spent on it in all, and each folder that they made (a run's or
+    labels'), with its own FLOPs."""
+    for run in (_other(profile, other, seed) for other in others_of(settings)):
+        yield spent_flops(run), _made_by(profile, run)
+    if (named := getattr(settings.objective, "targets", None)) is not None:
+        folder, source = targets_dir(profile.profile, named), profile.targets[named]
+        spent, made = Targets(folder).info["setup_flops"], {}
+        if source.source == "hidden":
+            made = _made_by(profile, cell_dir(profile.profile, *source.cell.split("/")) / str(source.seed))
+        yield spent, made | {folder: spent - sum(made.values())}
+
+
+def _made_by(profile: Profile, run: Path) -> dict[Path, float]:
+    """A finished run and all that was made before it: the folder of each, and its own FLOPs."""
+    settings, made = find_cell(profile, run.parent.parent.name, run.parent.name), {}
+    for _, before in _made_before(profile, settings, int(run.name)):
+        made |= before
+    return made | {run: spent_flops(run) - sum(made.values())}
 
 
 def _validation_rows(corpus: Corpus, state: State) -> Scores:

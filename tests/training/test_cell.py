@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sslrepro.claims.bootstrap import speaker_sums
+from sslrepro.config import Profile
 from sslrepro.data.targets import Targets, build_targets
 from sslrepro.errors import UserError
 from sslrepro.paths import cell_dir, targets_dir, work_dir
@@ -91,6 +92,32 @@ def test_a_budget_in_flops_is_what_a_run_took(make_cell):
     metrics = {"cost.hours_seen": 1.0, "cost.train_flops": 1e9, "cost.setup_flops": 5.0}
     assert flops_of(make_cell(training=budget), metrics) == 6.0e9 + 5.0
     assert flops_of(make_cell("none", start="trial/first", training=budget), metrics | {"cost.hours_seen": 0.0}) == 5.0
+
+
+def test_what_came_before_is_counted_once(project, make_cell, make_profile):
+    """A student begins with another of the same teacher, as LightHuBERT's second stage: teacher and labels are there once. So are labels
+    that both a cell and what it starts with learn from, and a teacher whose layer gives the labels."""
+    distilled = {"objective": {"teacher": "trial/teacher", "layers": [1, 2], "initialise": "random"}}
+    second = {"objective": {"targets": "layer1", "classes": 20}, "start": "trial/teacher"}
+    values = make_profile(
+        teacher=make_cell("masked_prediction"), first=make_cell("distillation", **distilled),
+        light=make_cell("distillation", **distilled, start="trial/first"),
+        on=make_cell("masked_prediction", start="trial/teacher"), second=make_cell("masked_prediction", **second),
+    ).model_dump(mode="json")  # fmt: skip
+    values["targets"]["layer1"] = {"source": "hidden", "cell": "trial/teacher", "layer": 1, "clusters": 20, "fit_hours": 0.02}
+    profile = Profile.model_validate(values)
+    build_targets(profile, "mfcc")
+    metrics = {}
+    for name in ("teacher", "first", "light", "on", "second"):
+        if name == "second":
+            build_targets(profile, "layer1")
+        metrics[name] = json.loads((run_cell(profile, "trial", name) / "0" / "metrics.json").read_text())
+    taken = {name: spent_flops(cell_dir("tiny", "trial", name) / "0") for name in metrics}
+    labels, setup = Targets(targets_dir("tiny", "layer1")).info["setup_flops"], {name: m["cost.setup_flops"] for name, m in metrics.items()}
+    assert setup["first"] == taken["teacher"] > setup["teacher"] > 0
+    assert setup["light"] == pytest.approx(taken["first"], rel=1e-12)  # not once more the teacher, which is in it
+    assert setup["on"] == pytest.approx(taken["teacher"], rel=1e-12)
+    assert setup["second"] == pytest.approx(labels, rel=1e-12) and labels > taken["teacher"]
 
 
 def test_labels_keep_their_place(project, make_profile):
