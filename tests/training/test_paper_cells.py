@@ -17,6 +17,7 @@ import torch
 from sslrepro import objectives
 from sslrepro.budget.count import cell_cost
 from sslrepro.budget.published import size_sweep
+from sslrepro.budget.subnets import subnets
 from sslrepro.budget.updates import flops_for
 from sslrepro.config import CellSettings, Factors, FineTuneSettings, LabelShare, settings_hash
 from sslrepro.data.corpus import Corpus
@@ -69,6 +70,7 @@ LARGE |= {"budget/hubert-base-first"} | {
     f"survey/{name}" for name in ("melhubert-10ms", "fithubert", "distilhubert-squeeze2", "distilhubert-anyrate")
 }
 LARGE |= {f"survey/{name}" for name in ("distilhubert-variable", "distilhubert-continuous", "lighthubert-first", "lighthubert")}
+LARGE |= {f"survey/{name}" for name in ("lighthubert-s-first", "lighthubert-s")}
 LARGE |= {f"survey/{name}" for name in ("data2vec", "data2vec2", "wav2vec2")}
 LONG = pytest.mark.slow  # minutes for all the study's sizes: make test-slow
 # of the compute-budget study all but Base and Large are small enough for make test
@@ -319,6 +321,28 @@ def test_the_batch_size_papers_probes():
             assert (cell.data.languages, cell.downstream.tasks) == (part, [name])
             assert {0.25, 0.5, 0.75} == set(cell.training.snapshots) <= set(cells[batch].training.snapshots)
             assert not cell.downstream.learning_rates
+
+
+def test_lighthuberts_two_supernets():
+    """Its authors' choices for Base and Small; heads of 64 throughout, and a subnet of each by default."""
+    cells = PAPER.studies["survey"].cells
+    choices = {name: cells[name].objective.supernet for name in ("lighthubert", "lighthubert-s")}
+    small = choices["lighthubert-s"]
+    assert (choices["lighthubert"].widths, choices["lighthubert"].ffn_ratios) == ([512, 640, 768], [3.5, 4.0])
+    assert (small.widths, small.heads, small.ffn_ratios, small.layers) == ([256, 384, 512], [4, 6, 8], [3.0, 3.5, 4.0], [10, 11, 12])
+    for name, part in (("lighthubert", "lighthubert-640"), ("lighthubert-s", "lighthubert-384")):
+        found = [model.encoder for model in subnets(cells[name].model, cells[name].objective.supernet)]
+        assert {e.attended // e.heads for e in found} == {64}
+        own, sizes = cells[part].model.encoder, {(e.width, e.heads, e.ffn, e.layers) for e in found}
+        assert (own.width, own.heads, own.ffn, own.layers) in sizes and cells[part].start == f"survey/{name}"
+
+
+def test_a_supernet_predicts_every_layer():
+    """At every scale, as the paper's."""
+    for profile in ("laptop", "gpu", "paper"):
+        for cell in expand(profile).studies["survey"].cells.values():
+            if getattr(cell.objective, "supernet", None) is not None:
+                assert cell.objective.layers == list(range(1, cell.objective.teacher_model.encoder.layers + 1)), profile
 
 
 def test_sews_recipes():
