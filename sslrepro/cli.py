@@ -98,8 +98,8 @@ def parser() -> argparse.ArgumentParser:
     export = verb("export", "write a finished run as a folder that transformers loads", _export)
     export.add_argument("run_folder", type=Path, metavar="RUN", help="runs/<profile>/<study>/<cell>/<seed>")
     export.add_argument("out", type=Path, metavar="DIR")
-    export.add_argument("--format", choices=["transformers"], default="transformers")
-    export.add_argument("--macs", type=float, help="of a supernet: its best subnet of so many MACs a second of speech, as a run of its own")
+    export.add_argument("--format", choices=["run", "transformers"], help="default: transformers; of a subnet, or merged: a run of its own")
+    export.add_argument("--macs", type=float, help="of a supernet: its best subnet of so many MACs a second (15.625 s counted)")
     export.add_argument("--rtf", type=float, help="of a supernet: its best subnet of so many seconds a second of speech, timed here")
 
     heard = verb("transcribe", "read audio within a time budget, at the least expected error", _transcribe)
@@ -140,6 +140,7 @@ def _plan(options: argparse.Namespace) -> int:
     if any(limit is not None for limit in limits):
         if options.flops is not None or options.gpu:
             raise UserError("plan: either a budget (--flops, --gpu) or limits (--max-params, --rtf, --train-flops)")
+        _above_zero("plan", max_params=options.max_params, rtf=options.rtf, train_flops=options.train_flops)
         from sslrepro.report.efficiency_map import advise_command
 
         return advise_command(options.profile, *limits, options.json)
@@ -234,12 +235,22 @@ def _data_prepare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _above_zero(verb: str, **limits: float | None) -> None:
+    """A limit that is no limit (nan, inf, 0, below) is a mistake: nothing would keep it, or everything."""
+    for name, value in limits.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"{verb} --{name.replace('_', '-')} {value:g}: give a finite number above 0")
+
+
 def _export(options: argparse.Namespace) -> int:
     if options.macs is not None or options.rtf is not None:
+        _above_zero("export", macs=options.macs, rtf=options.rtf)
         from sslrepro.training.subnets import export_subnet
 
-        print(export_subnet(options.run_folder, options.out, options.macs, options.rtf))
+        print(export_subnet(options.run_folder, options.out, options.macs, options.rtf, options.format == "transformers"))
         return 0
+    if options.format == "run":
+        raise UserError("export --format run: for a subnet, with --macs or --rtf; a run is one already")
     from sslrepro.interop.transformers_out import export_run
 
     kind = export_run(options.run_folder, options.out)

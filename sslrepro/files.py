@@ -21,11 +21,20 @@ def writing(target: Path, what: str) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         why = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # copytree's lists every file; the first will do
-        there = next(folder for folder in (target, *target.parents) if folder.is_dir())
+        there = next((folder for folder in (target, *target.resolve().parents) if folder.is_dir()), Path("/"))
         raise UserError(
             f"{target}: {what} could not be written ({why}); {shutil.disk_usage(there).free / 1e6:.0f} MB are free there. "
             "Free some space and run the same command again: what is finished is kept."
         ) from None
+
+
+def empty(folder: Path) -> None:
+    """UserError where something stands that `folder` would be written over, or where its parents are no folders."""
+    for above in (folder, *folder.parents):
+        if above.exists() and not above.is_dir():
+            raise UserError(f"{above}: a file, so {folder} cannot be a folder; choose another")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: exists already and is not empty; choose another folder")
 
 
 def save_weights(tensors: dict[str, Tensor], target: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sslrepro.config import ModelSettings
 from sslrepro.errors import UserError
+from sslrepro.files import empty, writing
 from sslrepro.interop.names import peer_names
 from sslrepro.interop.transformers_in import ACTIVATIONS, rules
 from sslrepro.models.upstream import Upstream
@@ -66,9 +67,15 @@ def export_transformers(upstream: Upstream, folder: Path, family: str | None = N
         if (family, kind) != ("hubert", "wav2vec2"):
             raise UserError(f"this model is a {kind} for transformers, not a {family}")
         kind = family
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists already and is not empty; choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    empty(folder)
+    with writing(folder, "the model"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _write(upstream, folder, kind)
+    return kind
+
+
+def _write(upstream: Upstream, folder: Path, kind: str) -> None:
+    """All of it in one rename."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         part = Path(scratch) / "part"
         part.mkdir()
@@ -78,7 +85,6 @@ def export_transformers(upstream: Upstream, folder: Path, family: str | None = N
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
-    return kind
 
 
 def export_run(run: Path, folder: Path) -> str:

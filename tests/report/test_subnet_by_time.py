@@ -1,5 +1,6 @@
 """`sslrepro export RUN DIR --rtf X`: the best subnet that this machine is fast enough for, by clocks whose times are given."""
 
+import json
 from types import SimpleNamespace
 
 import pandas as pd
@@ -42,7 +43,39 @@ def test_the_best_that_is_fast_enough_is_written(run, tmp_path, capsys, limits, 
 
 def test_none_is_fast_enough(run, tmp_path, capsys):
     assert cli.main(["export", str(run), str(tmp_path / "out"), "--rtf", "0.001"]) == 2
-    assert "no subnet keeps --macs None and --rtf 0.001" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    said = capsys.readouterr().err
+    assert "no subnet keeps --rtf 0.001; the fastest that was timed takes 0.01 s" in said and not (tmp_path / "out").exists()
+    assert cli.main(["export", str(run), str(tmp_path / "out"), "--rtf", "0.03", "--macs", "10"]) == 2
+    assert "no subnet keeps --macs 10 and --rtf 0.03; the smallest has 8000 MACs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "limit", [["--macs", "nan"], ["--macs", "inf"], ["--macs", "0"], ["--macs", "-5"], ["--rtf", "nan"], ["--rtf", "0"]]
+)
+def test_a_limit_that_is_none_is_refused(run, tmp_path, capsys, limit):
+    assert cli.main(["export", str(run), str(tmp_path / "out"), *limit]) == 2
+    assert capsys.readouterr().err == f"sslrepro: export {limit[0]} {limit[1]}: give a finite number above 0\n"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(run, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "in"):
+        assert cli.main(["export", str(run), str(out), "--macs", "9000"]) == 2
+        assert capsys.readouterr().err.startswith(f"sslrepro: {tmp_path / 'file'}: a file, so {out} cannot be a folder")
+    monkeypatch.setattr("pathlib.Path.mkdir", lambda *given, **how: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    assert cli.main(["export", str(run), str(tmp_path / "out"), "--macs", "9000"]) == 2
+    said = capsys.readouterr().err
+    assert "the subnet could not be written ([Errno 13] Permission denied)" in said and said.count("\n") == 1
+
+
+def test_a_subnet_is_a_run_or_for_transformers(run, tmp_path, capsys):
+    """Of study/cell/seed that it was cut from; a front end that transformers does not have is refused by its name."""
+    assert cli.main(["export", str(run), str(tmp_path / "out"), "--macs", "9000"]) == 0
+    assert "8 layers" not in (said := capsys.readouterr().out) and "of an utterance of 15.625 s" in said
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["cut_from"] == "/".join(run.parts[-3:])
+    assert cli.main(["export", str(run), str(tmp_path / "peer"), "--macs", "9000", "--format", "transformers"]) == 2
+    assert "transformers has no logmel front end" in capsys.readouterr().err and not (tmp_path / "peer").exists()
+    assert cli.main(["export", str(run), str(tmp_path / "peer"), "--format", "run"]) == 2
 
 
 def test_a_subnet_is_timed():
