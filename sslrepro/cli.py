@@ -102,8 +102,12 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--macs", type=float, help="of a supernet: its best subnet of so many MACs a second (15.625 s counted)")
     export.add_argument("--rtf", type=float, help="of a supernet: its best subnet of so many seconds a second of speech, timed here")
 
+    export.add_argument("--merge", action="store_true", help="of a run tuned by LoRA or AdaLoRA: its updates added to the weights")
+
     heard = verb("transcribe", "read audio within a time budget, at the least expected error", _transcribe)
-    heard.add_argument("run_folder", type=Path, metavar="RUN", help="runs/<profile>/<study>/<cell>/<seed> with a fine-tuned model kept")
+    heard.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="runs/<profile>/<study>/<cell>/<seed> with a fine-tuned model, whole or as adapters"
+    )
     heard.add_argument("audio", type=Path, nargs="+", metavar="AUDIO")
     budget = heard.add_mutually_exclusive_group(required=True)
     budget.add_argument("--budget-ms", type=float, metavar="N", help="milliseconds of computing for each file")
@@ -243,14 +247,21 @@ def _above_zero(verb: str, **limits: float | None) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.merge and (options.macs is not None or options.rtf is not None):
+        raise UserError("export: either a subnet (--macs, --rtf) or --merge")
     if options.macs is not None or options.rtf is not None:
         _above_zero("export", macs=options.macs, rtf=options.rtf)
         from sslrepro.training.subnets import export_subnet
 
         print(export_subnet(options.run_folder, options.out, options.macs, options.rtf, options.format == "transformers"))
         return 0
+    if options.merge:
+        from sslrepro.downstream.kept import export_merged
+
+        print(export_merged(options.run_folder, options.out, options.format == "transformers"))
+        return 0
     if options.format == "run":
-        raise UserError("export --format run: for a subnet, with --macs or --rtf; a run is one already")
+        raise UserError("export --format run: for a subnet (--macs, --rtf) or --merge; a run is one already")
     from sslrepro.interop.transformers_out import export_run
 
     kind = export_run(options.run_folder, options.out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,9 +21,10 @@ def transcribe_command(run: Path, files: Sequence[Path], budget_ms: float | None
 def _line(dial: Dial, one: Transcript) -> str:
     unit = dial.metric.rpartition(".")[2].upper()
     late = "" if one.taken <= one.budget else ", over it"
+    error = "not validated" if math.isnan(one.error) else f"expected {unit} {one.error:.3f}"
     return (
         f"{one.file} ({one.seconds:.1f} s): {one.text}\n"
-        f"  picked {one.factors}: expected {unit} {one.error:.3f}, {1e3 * one.expected:.1f} ms by calibration, "
+        f"  picked {one.factors}: {error}, {1e3 * one.expected:.1f} ms by calibration, "
         f"{1e3 * one.taken:.1f} ms taken, budget {1e3 * one.budget:.1f} ms{late}"
     )
 
@@ -33,14 +35,17 @@ def _plain(dial: Dial, done: list[Transcript]) -> dict:
 
     return {
         "metric": dial.metric,
-        "choices": [{"factors": str(f), "error": error, "calibrated_ms": calibrated(f)} for f, error in dial.errors.items()],
+        "choices": [
+            {"factors": str(f), "error": None if math.isnan(error) else error, "calibrated_ms": calibrated(f)}
+            for f, error in dial.errors.items()
+        ],
         "files": [
             {
                 "file": one.file,
                 "seconds": one.seconds,
                 "text": one.text,
                 "factors": one.factors._asdict(),
-                "expected_error": one.error,
+                "expected_error": None if math.isnan(one.error) else one.error,
                 "budget_ms": 1e3 * one.budget,
                 "expected_ms": 1e3 * one.expected,
                 "taken_ms": 1e3 * one.taken,

@@ -126,13 +126,15 @@ def transcribe(run: Path, files: Sequence[Path], budget_ms: float | None = None,
 
 
 def _expected_errors(run: Path, minutes: float, model: CTCModel) -> tuple[str, dict[Factors, float]]:
-    """The metric (word errors before phone errors), and its value at each choice; of a model without a choice its only one."""
+    """The metric (word errors before phone errors), and its value at each choice; of a model without a choice its only one, or nan."""
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     for unit in ("wer", "per"):
         name = f"fine_tune_{minutes:g}min_valid.{unit}"
         choices = {factors: f"{name}:{factors}" for factors in model.upstream.choices} or {Factors(): name}
         if all(metric in metrics for metric in choices.values()):
             return name, {factors: metrics[metric] for factors, metric in choices.items()}
+    if not model.upstream.choices:  # nothing is to be chosen: what it reads does not depend on an error that was not measured
+        return "unknown", {Factors(): float("nan")}
     raise UserError(
         f"{run / 'metrics.json'}: no validation errors of the fine-tuning on {minutes:g} minutes at every choice of factors; run the cell "
         "again, on a corpus whose validation split has the labels"

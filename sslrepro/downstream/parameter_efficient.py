@@ -7,16 +7,19 @@ network beside the frozen encoder, which is never differentiated through.
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sslrepro.config import AdaLoRATuning, AdapterTuning, EncoderSettings, LadderTuning, LoRATuning, TuningMethod
+from sslrepro.config import AdaLoRATuning, AdapterTuning, EncoderSettings, FineTuneSettings, LadderTuning, LoRATuning, TuningMethod
 from sslrepro.errors import UserError
 from sslrepro.models.layers import TransformerLayer
 from sslrepro.models.padding import Padding
@@ -134,23 +137,48 @@ def learned(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def save_adapters(model: nn.Module, path: Path) -> None:
-    """What the method learned, alone (safetensors)."""
-    save_file({name: tensor.contiguous().cpu() for name, tensor in learned(model).items()}, path)
+@dataclass(frozen=True)
+class Adapters:
+    """What a fine-tuning learned, alone; in a file (safetensors) the header says by what method, and what is read: `of` (phones,
+    characters, keyword, intent) and its symbols in their order."""
 
+    tensors: dict[str, Tensor]
+    method: TuningMethod
+    of: str
+    symbols: list[str]
 
-def load_adapters(model: CTCModel, method: TuningMethod, path: Path) -> CTCModel:
-    """A fresh CTC model on the pre-trained encoder, with the method's weights from a file. Raises UserError where they do not fit."""
-    prepare(model, method, updates=10)  # the schedule of AdaLoRA's ranks is over
-    given, own = load_file(path), dict(model.named_parameters())
-    wanted = set(learned(model))
-    if set(given) != wanted or any(given[name].shape != own[name].shape for name in wanted):
-        odd = sorted(set(given) ^ wanted) or sorted(name for name in wanted if given[name].shape != own[name].shape)
-        raise UserError(f"{path}: not the weights of method {method.kind} for this model; the first that differs is {odd[0]}")
-    with torch.no_grad():
-        for name, tensor in given.items():
-            own[name].copy_(tensor)
-    return model.eval()
+    @classmethod
+    def from_model(cls, model: CTCModel, settings: FineTuneSettings) -> Adapters:
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in learned(model).items()}
+        return cls(tensors, settings.method, settings.symbols, model.symbols)
+
+    def write(self, path: Path) -> None:
+        header = {"method": self.method.model_dump_json(), "of": self.of, "symbols": json.dumps(self.symbols)}
+        save_file(self.tensors, path, metadata=header)
+
+    @classmethod
+    def read(cls, path: Path) -> Adapters:
+        """Raises UserError for a file without such a header."""
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not {"method", "of", "symbols"} <= header.keys():
+            raise UserError(f"{path}: its header does not say by what method and of which symbols it is; run the cell again")
+        method = FineTuneSettings.model_validate({"method": json.loads(header["method"])}).method
+        return cls(tensors, method, header["of"], json.loads(header["symbols"]))
+
+    def put_on(self, model: CTCModel, where: str) -> CTCModel:
+        """A fresh CTC model on the pre-trained encoder, with these weights. Raises UserError where they do not fit, with `where` they are
+        from."""
+        prepare(model, self.method, updates=10)  # the schedule of AdaLoRA's ranks is over
+        own, wanted = dict(model.named_parameters()), set(learned(model))
+        if set(self.tensors) != wanted or any(self.tensors[name].shape != own[name].shape for name in wanted):
+            odd = sorted(set(self.tensors) ^ wanted) or sorted(name for name in wanted if self.tensors[name].shape != own[name].shape)
+            raise UserError(f"{where}: not the weights of method {self.method.kind} for this model; the first that differs is {odd[0]}")
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                own[name].copy_(tensor)
+        return model.eval()
 
 
 def merge(model: CTCModel) -> CTCModel:

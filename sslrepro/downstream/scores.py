@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from sslrepro.config import DownstreamSettings, LabelShare
 from sslrepro.data.corpus import Corpus
 from sslrepro.downstream.features import FrozenStates
 from sslrepro.downstream.fine_tune import CTCModel, fine_tune
 from sslrepro.downstream.kept import keep
-from sslrepro.downstream.parameter_efficient import learned
+from sslrepro.downstream.parameter_efficient import Adapters
 from sslrepro.downstream.registry import find_task
 from sslrepro.downstream.task import Labelled, Task, TaskResult, Unavailable
 from sslrepro.errors import UserError
@@ -40,7 +38,7 @@ class Scores:
     trials: list[tuple[str, str, float, int]]
     unavailable: dict[str, str]
     notes: list[str] = field(default_factory=list)
-    adapters: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    adapters: dict[str, Adapters] = field(default_factory=dict)
     models: dict[float, CTCModel] = field(default_factory=dict)
 
     @classmethod
@@ -73,15 +71,15 @@ class Scores:
             {name + suffix: value for name, value in self.metrics.items()},
             [(name + suffix, *row) for name, *row in self.speakers],
             [(name + suffix, *row) for name, *row in self.trials],
-            self.unavailable, self.notes, {name + suffix: tensors for name, tensors in self.adapters.items()},
+            self.unavailable, self.notes, {name + suffix: learned for name, learned in self.adapters.items()},
         )  # fmt: skip
 
     def write(self, folder: Path) -> None:
         """speakers.csv and trials.csv, also when they have no rows; adapters and models, each alone."""
         pd.DataFrame(self.speakers, columns=SPEAKERS).to_csv(folder / "speakers.csv", index=False)
         pd.DataFrame(self.trials, columns=TRIALS).to_csv(folder / "trials.csv", index=False)
-        for name, tensors in self.adapters.items():
-            save_file(tensors, folder / f"{name}.safetensors")
+        for name, learned in self.adapters.items():
+            learned.write(folder / f"{name}.safetensors")
         for minutes, model in self.models.items():
             keep(model, folder, minutes)
 
@@ -114,7 +112,7 @@ def score(upstream: Upstream, corpus: Corpus, settings: DownstreamSettings, seed
         if settings.fine_tune.keep:
             scores.models[share.minutes] = model
         if settings.fine_tune.method.kind != "full":
-            scores.adapters[name] = {key: tensor.contiguous().cpu() for key, tensor in learned(model).items()}
+            scores.adapters[name] = Adapters.from_model(model, settings.fine_tune)
     return scores
 
 

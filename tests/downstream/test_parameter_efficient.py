@@ -1,11 +1,18 @@
 """Each method learns what it says and nothing else, begins as the pre-trained model, costs what it says, and comes back from its file."""
 
-import pytest
-import torch
+import json
 
+import pytest
+import soundfile
+import torch
+from safetensors.torch import save_file
+
+from sslrepro import cli
 from sslrepro.config import (
     AdaLoRATuning,
     AdapterTuning,
+    CellSettings,
+    DownstreamSettings,
     EncoderSettings,
     FineTuneSettings,
     FrozenTuning,
@@ -15,13 +22,16 @@ from sslrepro.config import (
     LogMelFrontEnd,
     LoRATuning,
     ModelSettings,
+    NoObjective,
     PositionSettings,
 )
-from sslrepro.downstream import fine_tune
+from sslrepro.downstream import fine_tune, score
 from sslrepro.downstream.fine_tune import CTCModel
-from sslrepro.downstream.parameter_efficient import learned, load_adapters, merge, orthogonality, prepare, save_adapters
+from sslrepro.downstream.kept import load_kept
+from sslrepro.downstream.parameter_efficient import Adapters, learned, merge, orthogonality, prepare
 from sslrepro.errors import UserError
 from sslrepro.models.upstream import Upstream
+from sslrepro.training.runs import load_upstream
 
 torch.set_num_threads(1)
 ENCODER = EncoderSettings(
@@ -98,9 +108,11 @@ def test_trained_saved_alone_reloaded_and_merged(kind, corpus, tmp_path):
     kept = {name: tensor for name, tensor in tuned.upstream.state_dict().items() if f"upstream.{name}" not in added}
     mine = {name.replace(".base_layer", "").replace(".inner", ""): tensor for name, tensor in kept.items()}
     assert all(torch.equal(mine[name], tensor) for name, tensor in before.items())
-    save_adapters(tuned, tmp_path / "adapter.safetensors")
+    Adapters.from_model(tuned, settings(method)).write(tmp_path / "adapter.safetensors")
     assert result.metrics["cost.trainable_params"] == sum(p.numel() for p in learned(tuned).values())
-    fresh = load_adapters(CTCModel(upstream(), tuned.symbols), method, tmp_path / "adapter.safetensors")
+    read = Adapters.read(tmp_path / "adapter.safetensors")
+    assert (read.method, read.of, read.symbols) == (method, "phones", tuned.symbols)
+    fresh = read.put_on(CTCModel(upstream(), read.symbols), "the file")
     waveform, lengths = torch.randn(1, 8_000), torch.tensor([8_000])
     wanted = tuned(waveform, lengths)[0]
     assert torch.equal(fresh(waveform, lengths)[0], wanted)
@@ -116,9 +128,58 @@ def test_trained_saved_alone_reloaded_and_merged(kind, corpus, tmp_path):
 
 
 def test_a_file_of_another_method_is_refused(tmp_path):
-    save_adapters(prepared(METHODS["adapter"]), tmp_path / "adapter.safetensors")
-    with pytest.raises(UserError, match="not the weights of method lora"):
-        load_adapters(CTCModel(upstream(), ["a", "b"]), METHODS["lora"], tmp_path / "adapter.safetensors")
+    found = Adapters.from_model(prepared(METHODS["adapter"]), settings(METHODS["lora"]))
+    with pytest.raises(UserError, match="the file: not the weights of method lora"):
+        found.put_on(CTCModel(upstream(), ["a", "b"]), "the file")
+    save_file(found.tensors, tmp_path / "bare.safetensors")
+    with pytest.raises(UserError, match="bare.safetensors: its header does not say by what method"):
+        Adapters.read(tmp_path / "bare.safetensors")
+
+
+def finished(folder, upstream_, method, corpus):
+    """A finished run of a cell that tunes by a method, and the model that it had in memory."""
+    cell = CellSettings(
+        model=upstream_.settings, objective=NoObjective(),
+        downstream=DownstreamSettings(fine_tune=settings(method).model_copy(update={"shares": [LabelShare(minutes=0.9, updates=6)]})),
+    )  # fmt: skip
+    scores = score(upstream_, corpus, cell.downstream, 0, "cpu")
+    folder.mkdir()
+    scores.write(folder)
+    save_file(upstream_.state_dict(), folder / "model.safetensors")
+    (folder / "settings.json").write_text(json.dumps({"cell": cell.model_dump(mode="json")}))
+    (folder / "metrics.json").write_text(json.dumps(scores.metrics | {"status": "completed"}))
+    return fine_tune(upstream_, corpus, cell.downstream.fine_tune, cell.downstream.fine_tune.shares[0], 0, "cpu")[0]
+
+
+@pytest.mark.parametrize("kind", ["lora", "adapter"])
+def test_a_run_reads_audio_with_what_it_learned(kind, corpus, tmp_path, capsys):
+    """`transcribe` on the run is the tuned model; merged, where it merges, it reads the same as a run of its own."""
+    torch.manual_seed(1)
+    run = tmp_path / "run"
+    tuned = finished(run, upstream(), METHODS[kind], corpus)
+    with torch.no_grad():  # a head that reads more than blanks
+        tuned.out.bias[0] -= 1.0
+    Adapters.from_model(tuned, settings(METHODS[kind])).write(run / "fine_tune_0.9min.safetensors")
+    wave = corpus.audio(int(corpus.split("test").index[0])).astype("float32")
+    soundfile.write(tmp_path / "a.wav", wave, 16_000, subtype="FLOAT")
+    wanted = " ".join(tuned.transcribe([wave])[0])
+    assert wanted
+    runs = [run]
+    if kind == "lora":
+        assert cli.main(["export", str(run), str(tmp_path / "merged"), "--merge"]) == 0
+        runs.append(tmp_path / "merged")
+        whole = load_upstream(tmp_path / "merged")
+        assert set(whole.state_dict()) == set(upstream().state_dict())
+        assert not torch.equal(whole.encoder.layers[0].mixer.q_proj.weight, upstream().encoder.layers[0].mixer.q_proj.weight)
+        assert load_kept(tmp_path / "merged")[0].log_probs([wave])[0] == pytest.approx(tuned.log_probs([wave])[0], abs=1e-5)
+    else:
+        assert cli.main(["export", str(run), str(tmp_path / "merged"), "--merge"]) == 2
+        assert "only LoRA and AdaLoRA merge" in capsys.readouterr().err and not (tmp_path / "merged").exists()
+    capsys.readouterr()
+    for folder in runs:
+        assert cli.main(["transcribe", str(folder), str(tmp_path / "a.wav"), "--rtf", "1000", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)["files"][0]
+        assert told["text"] == wanted and told["expected_error"] is None
 
 
 def test_adalora_reaches_its_rank(corpus):
