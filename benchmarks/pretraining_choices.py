@@ -56,6 +56,7 @@ RUNS: dict[str, list[tuple[str, tuple[float, ...], float]]] = {
         ("data2vec-slim", (3.45e-3, 6.9e-3, 1.4e-2), 1.0),
         ("bestrq-slim", (3.45e-3, 6.9e-3, 1.4e-2), 1.0),
     ],
+    "survey": [(racer, (1.75e-3, 3.5e-3, 7.0e-3), 1.0) for racer in ("wav2vec2", "data2vec", "data2vec2")],
     "stochastic": [("stochastic", (3.5e-3, 7.0e-3, 2.0e-3), 0.5), ("fixed-s1", (3.5e-3,), 0.5)],
     "summarymixing": [
         ("wav2vec2-summarymixing", (3.5e-3, 1.75e-3), 0.4),

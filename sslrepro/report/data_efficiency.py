@@ -89,7 +89,7 @@ def draw_efficiency(folder: Path) -> Figure:
     if len(tuned):
         axes[1].set(xscale="log", xlabel="minutes of labels", ylabel=f"{tuned.measure.iloc[0]}, fine-tuned, %")
         _ticks(axes[1], tuned.minutes)
-        axes[1].legend(title="unlabelled speech", fontsize="small")
+        axes[1].legend(title="unlabelled speech", fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     return done(figure)
 
 

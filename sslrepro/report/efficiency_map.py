@@ -1,7 +1,8 @@
 """The map of all studies: each method of a profile by quality, size, MACs, measured time and training cost; what to use within limits.
 
 Quality on the map is the share of a gain, so that tasks can stand on one axis: 0 is the better floor of the method's own study by its
-metric, 1 the least error that any method of the profile has by that metric.
+metric, 1 the least error that any method of the profile has by that metric. Shares of different metrics do not compare closely, so each
+metric has a front of its own.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from scipy.stats import t as student
 
 from sslrepro.budget.count import count
 from sslrepro.budget.front_end import SAMPLE_RATE
+from sslrepro.budget.updates import PAPER_SECONDS
 from sslrepro.claims.results import CHOICE
-from sslrepro.config import CellSettings, Factors, NoObjective, Profile
+from sslrepro.config import CellSettings, Factors, ModelSettings, NoObjective, Profile, TuningMethod
 from sslrepro.data.language import FIRST
 from sslrepro.errors import UserError
 from sslrepro.paths import results_dir, root
@@ -32,13 +34,15 @@ TUNED = re.compile(r"fine_tune_(?P<minutes>[\d.]+)min\.(wer|per|error)")  # as t
 FLOORS = re.compile(r"floor-.*|random-nonorm|.*-frozen")
 COSTS = {
     "params": "parameters of the encoder",
-    "macs": "MACs a second of speech",
+    "macs": f"MACs a second of speech, of {PAPER_SECONDS:g} s",
     "rtf": "inference of a second of speech",
-    "flops": "pre-training FLOPs, labels and teachers too",
+    "flops": "pre-training FLOPs, labels and teachers too; no fine-tuning, no probe",
 }
+UNTRAINED = "initial"  # of an encoder whose weights are what its seed draws
 TIMED = 15.0  # of the lengths that a model was timed at, the nearest to so many seconds is on the map
-MAP = ["study", "cell", "metric", "kept", "error", "floor", "seeds", "frozen", *COSTS, *(f"front_{cost}" for cost in COSTS)]
-COLUMNS = ["study", "cell", "seed", "metric", "error", *COSTS, "frozen", "norm", "encoder", "copy"]
+FRONTS = [f"front_{cost}" for cost in COSTS]
+MAP = ["study", "cell", "metric", "kept", "told", "error", "floor", "seeds", "frozen", *COSTS, "timed_on", *FRONTS]
+COLUMNS = ["study", "cell", "seed", "metric", "error", *COSTS, "timed_on", "frozen", "norm", "encoder", "copy"]
 
 
 def error(metric: str, value: pd.Series) -> pd.Series:
@@ -52,7 +56,9 @@ def methods(profile: Profile) -> pd.DataFrame:
     it, not the probe's or the fine-tuning's). Each choice of compression factors that was scored is a method of its own, `cell:s2-q1-k1`.
 
     Training is the budget where that is in FLOPs; else the hours that were heard, at the cost of the longest utterances. `rtf` is the
-    cell's own or that of a cell that times its weights, one utterance at a time; empty where there is none. `encoder` says what was
+    cell's own or that of a cell that times its weights, one utterance at a time; empty where there is none. `timed_on`: on what
+    processor. What adapters and ladders add is in `params` and `macs`; low-rank updates merge
+    into the weights. MACs are those of an utterance of PAPER_SECONDS, over its length. `encoder` says what was
     scored: the same weights have the same, whichever cells they are scored in; `copy`: the cell begins with another's of its study.
     `norm`: whether its front end has one, as a floor of it must.
 
@@ -71,22 +77,57 @@ def methods(profile: Profile) -> pd.DataFrame:
             times = {name: _times(profile.studies[study].cells[name], table.loc[study, name, seed]) for name in timing}
             for metric, choice, tuned in _scored(values.dropna()):
                 model = settings.model.at(Factors(*map(int, CHOICE.fullmatch(choice).groups()))) if choice else settings.model
-                seconds = settings.training.max_seconds
-                used = count(model, NoObjective(), round(seconds * SAMPLE_RATE))
+                used = count(model, NoObjective(), round(PAPER_SECONDS * SAMPLE_RATE))
+                more, work = added(model, settings.downstream.fine_tune.method) if tuned else (0, 0.0)
+                timed = next((name for name, found in times.items() if choice in found), None)
                 encoder = f"{_encoder(profile, f'{study}/{cell}')} {model.model_dump_json()}"
                 if tuned:
                     encoder += settings.downstream.fine_tune.model_dump_json(exclude={"shares", "keep"})
                 rows.append(
                     {
                         "study": study, "cell": cell + choice, "seed": seed, "metric": metric,
-                        "error": float(error(metric, values[metric + choice])), "params": used.params, "macs": used.macs / seconds,
-                        "rtf": next((found[choice] for found in times.values() if choice in found), np.nan),
+                        "error": float(error(metric, values[metric + choice])), "params": used.params + more,
+                        "macs": used.macs / PAPER_SECONDS + work, "rtf": times[timed][choice] if timed else np.nan,
+                        "timed_on": runs[timed][str(seed)].get("machine", {}).get("cpu", "") if timed else "",
                         "flops": _trained(settings, values) + np.nan_to_num(values.get("cost.setup_flops", 0.0)),
                         "frozen": not tuned, "norm": settings.model.feature_norm, "encoder": encoder,
                         "copy": (settings.start or "").startswith(f"{study}/"),
                     }
                 )  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def of_one_processor(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the times of the processor on which most of its methods were timed alone; those of others do not compare."""
+    known = table[table.rtf.notna()].drop_duplicates(["study", "cell", "timed_on"])
+    return table if known.empty else table.assign(rtf=table.rtf.where(table.timed_on == known.timed_on.value_counts().index[0]))
+
+
+def timed(table: pd.DataFrame) -> str:
+    """How many methods have a time, on what, and how many were timed elsewhere. table: of `methods` or `efficiency_map`."""
+    one = of_one_processor(table)
+    each, known = (len(rows.drop_duplicates(["study", "cell"])) for rows in (one, one[one.rtf.notna()]))
+    elsewhere = len(table[table.rtf.notna()].drop_duplicates(["study", "cell"])) - known
+    on = f", on {one[one.rtf.notna()].timed_on.iloc[0]}" if known and (one.timed_on != "").any() else ""
+    return f"{known} of {each} timed{on}" + (f"; {elsewhere} on others left out" if elsewhere else "")
+
+
+def added(model: ModelSettings, method: TuningMethod) -> tuple[int, float]:
+    """Weights that a tuning method leaves beside the encoder's, and the MACs of its linears a second of speech: adapters and ladders."""
+    if method.kind not in ("adapter", "ladder") or model.encoder is None:
+        return 0, 0.0
+    import torch  # only here is it needed
+
+    from sslrepro.downstream.fine_tune import CTCModel
+    from sslrepro.downstream.parameter_efficient import learned, prepare
+    from sslrepro.models.upstream import Upstream
+
+    with torch.device("meta"):
+        tuned = CTCModel(Upstream(model), [])
+        prepare(tuned, method, updates=1)
+    beside = {name: p for name, p in learned(tuned).items() if not name.startswith("out.")}
+    linear = sum(p.numel() for name, p in beside.items() if p.ndim == 2)
+    return sum(p.numel() for p in beside.values()), linear * float(tuned.upstream.frame_rate)
 
 
 def _settings(profile: Profile, name: str) -> CellSettings | None:
@@ -99,7 +140,7 @@ def _encoder(profile: Profile, name: str) -> str:
     settings = _settings(profile, name)
     if settings is None or not isinstance(settings.objective, NoObjective):
         return name
-    return _encoder(profile, settings.start) if settings.start else "initial"
+    return _encoder(profile, settings.start) if settings.start else UNTRAINED
 
 
 def _timings(profile: Profile, study: str, cell: str) -> Iterator[str]:
@@ -149,7 +190,8 @@ def means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def efficiency_map(profile: Profile) -> pd.DataFrame:
     """One row a method, best first: `metric`, mean `error`, the `floor` that it is seen above, `kept` (the module's share of the gain), the
-    costs, and `front_<cost>`: better than its floor, and no other method is both better and cheaper by that cost.
+    costs, and `front_<cost>`. `told`: its error is below the floor's at 95 %, by Student's t of the difference over their common seeds.
+    A method that has several metrics is there by the first of QUALITY, as the ledger reads them.
 
     The floor is the better of its study's floors by that metric whose front end is alike. What has none is left out; so are floors.
     """
@@ -160,22 +202,44 @@ def efficiency_map(profile: Profile) -> pd.DataFrame:
     every = pd.concat(placed)
     every = every.assign(rank=every.metric.map(order).fillna(len(order))).sort_values(["rank", "copy"], kind="stable")
     mean = every.drop_duplicates(["study", "cell"]).drop_duplicates("encoder")
+    return with_fronts(mean.sort_values("kept", ascending=False, ignore_index=True))[MAP]
+
+
+def with_fronts(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `front_<cost>`, of each metric on its own: better than its floor, and no other method of the table that is scored by
+    the same metric is both better and cheaper by that cost. So of a part of the map it is that part's front."""
+    table, one = table.copy(), of_one_processor(table)
     for cost in COSTS:
-        costs = mean[cost].where((mean[cost] > 0) & (mean.kept > 0)).to_numpy(float)
-        mean[f"front_{cost}"] = on_front(costs, -mean["kept"].to_numpy(float))
-    return mean.sort_values("kept", ascending=False, ignore_index=True)[MAP]
+        table[f"front_{cost}"] = False
+        for _, rows in one.groupby("metric"):
+            costs = rows[cost].where((rows[cost] > 0) & (rows.kept > 0)).to_numpy(float)
+            table.loc[rows.index, f"front_{cost}"] = on_front(costs, -rows["kept"].to_numpy(float))
+    return table
 
 
 def _placed(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The methods of a metric that have a floor, with `floor` and `kept`, one of each name and not yet one of each encoder."""
     mean = table[table.metric == metric].groupby(["study", "cell", "metric", "frozen", "norm", "encoder", "copy"])
-    mean = mean[["error", *COSTS]].mean().assign(seeds=mean.size()).reset_index()
+    mean = mean[["error", *COSTS]].mean().assign(seeds=mean.size(), timed_on=mean.timed_on.max()).reset_index()
     floors = mean[mean.cell.str.fullmatch(FLOORS.pattern)]
     lowest = floors.groupby(["study", "norm"]).error.min().rename("floor")
     found = mean.drop(floors.index).merge(lowest, on=["study", "norm"])
     found = found[~found.encoder.isin(floors.encoder)]
+    found["told"] = [_told(table, metric, row, floors) for _, row in found.iterrows()]
     gain = found.floor - found.error.min()
     return found.assign(kept=(found.floor - found.error) / gain.where(gain > 0)).dropna(subset="kept")
+
+
+def _told(table: pd.DataFrame, metric: str, row: pd.Series, floors: pd.DataFrame) -> bool:
+    """Whether a method's error is below its floor's at 95 %, over common seeds."""
+    mine = floors[(floors.study == row["study"]) & (floors.norm == row["norm"])]
+    gain = (_by_seed(table, metric, mine.loc[mine.error.idxmin()]) - _by_seed(table, metric, row)).dropna()
+    return len(gain) > 1 and bool(gain.mean() > _half(gain))
+
+
+def _half(values: pd.Series) -> float:
+    """Half of the 95 % interval of a mean, by Student's t."""
+    return float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def on_front(cost: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -191,7 +255,8 @@ def on_front(cost: np.ndarray, error: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class Advice:
     """What to use within limits. ahead, low, high: by how much its error is lower than that of the next best that fits, with the 95 %
-    interval of the paired difference over seeds; None where there is no other, or fewer than two common seeds."""
+    interval of the paired difference over seeds; None where there is no other, or fewer than two common seeds. fitting: of how many that
+    keep the limits it is the best. timed: how many of all have a time, and on what."""
 
     method: str
     profile: str
@@ -208,21 +273,29 @@ class Advice:
     low: float | None
     high: float | None
     confidence: str
+    timed: str
 
 
 def advise(
     table: pd.DataFrame, profile: str, metric: str, max_params: float | None, rtf: float | None, train_flops: float | None
 ) -> Advice:
-    """The method of lowest mean error by a metric among those that keep every limit given. table: of `methods`.
+    """The method of lowest mean error by a metric among the pre-trained that keep every limit given. table: of `methods`.
 
-    Raises UserError where none fits, naming the least of each cost that is on the map.
+    Raises UserError where none fits, naming the least of each cost that is on the map, and floors and untrained models that do fit.
     """
     limits = {"params": max_params, "rtf": rtf, "flops": train_flops}
-    mean = means(table, metric)
-    fits = mean
+    every = means(of_one_processor(table), metric)
+    untrained = every.cell.str.fullmatch(FLOORS.pattern) | every.encoder.str.startswith(UNTRAINED)
+    mean, fits = every[~untrained], every
     for cost, most in limits.items():
         if most is not None:
             fits = fits[fits[cost] <= most]
+    others, fits = fits[untrained[fits.index]], fits[~untrained[fits.index]]
+    if fits.empty and len(others):
+        named = ", ".join(f"{row.study}/{row.cell}" for row in others.head(3).itertuples())
+        raise UserError(
+            f"plan: of profile {profile} with {metric} only floors and untrained models keep these limits ({named}): nothing to recommend"
+        )
     if fits.empty:
         least = ", ".join(f"{cost} {mean[cost].min():.3g}" for cost, most in limits.items() if most is not None)
         raise UserError(f"plan: no method of profile {profile} with {metric} keeps these limits; the least on the map: {least}")
@@ -233,12 +306,13 @@ def advise(
         difference = (_by_seed(table, metric, other) - _by_seed(table, metric, best)).dropna()
         ahead = float(other["error"] - best["error"])
         if len(difference) > 1:
-            half = float(student.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference)))
+            half = _half(difference)
             low, high = float(difference.mean()) - half, float(difference.mean()) + half
     return Advice(
         f"{best['study']}/{best['cell']}", profile, float(best["error"]), metric, float(best["params"]), float(best["macs"]),
         None if np.isnan(best["rtf"]) else float(best["rtf"]), float(best["flops"]), int(best["seeds"]), len(fits),
         None if other is None else f"{other['study']}/{other['cell']}", ahead, low, high, _confidence(other is None, low),
+        timed(table),
     )  # fmt: skip
 
 
@@ -283,14 +357,18 @@ def show(advice: Advice) -> str:
     """The advice for people."""
     time = "not timed" if advice.rtf is None else f"{advice.rtf:.3g} s a second of speech"
     lines = [
-        f"method      {advice.method}, the best of {advice.fitting} that keep the limits",
+        f"method      {advice.method}, picked as the best of {advice.fitting} pre-trained candidates that keep the limits",
         f"evidence    {QUALITY[advice.metric]} {advice.error:.3f} over {advice.seeds} seed(s) of profile {advice.profile}",
-        f"cost        {advice.params / 1e6:.3g} M parameters, {advice.macs / 1e9:.3g} GMAC a second, {time}; "
-        f"{advice.flops:.3g} FLOPs to train",
+        f"cost        {advice.params / 1e6:.3g} M parameters, {advice.macs / 1e9:.3g} GMAC a second ({PAPER_SECONDS:g} s counted), "
+        f"{time}; {advice.flops:.3g} FLOPs to pre-train, labels and teachers included",
+        f"times       {advice.timed}",
     ]
     if advice.next is not None:
         interval = "" if advice.low is None else f" [{advice.low:.3f}, {advice.high:.3f}]"
         lines.append(f"next        {advice.next}, {advice.ahead:.3f}{interval} worse")
     lines.append(f"confidence  {advice.confidence}")
+    if advice.fitting > 1:
+        lines.append("warning     the error of the best of several is lower than what it would show again, the more of them the lower")
+    lines.append("warning     probes of frozen encoders alone are compared, no fine-tuning")
     lines.append(f"warning     at the scale of profile {advice.profile}; nothing says that the order holds at another")
     return "\n".join(lines)

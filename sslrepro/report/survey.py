@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
@@ -18,11 +19,12 @@ from sslrepro.claims.curves import reached
 from sslrepro.config import Profile
 from sslrepro.paths import results_dir
 from sslrepro.report.batch_size import plain_ticks
-from sslrepro.report.efficiency_map import COSTS, QUALITY, efficiency_map, error
-from sslrepro.report.panels import beside, done, floors, marks, nothing, panels, wide
+from sslrepro.report.efficiency_map import COSTS, FRONTS, QUALITY, efficiency_map, error, of_one_processor, timed
+from sslrepro.report.panels import beside, done, floors, half_interval, marks, nothing, panels, wide
 from sslrepro.report.style import write
+from sslrepro.report.tuning import UNITS
 
-STUDENTS = r"hubert|distilhubert.*|fithubert|lighthubert|lighthubert-small|melhubert-20ms"
+STUDENTS = r"hubert|distilhubert.*|fithubert|lighthubert(?!.*first).*|melhubert-20ms"
 RACE = {"wav2vec2": "wav2vec 2.0", "data2vec": "data2vec", "data2vec2": "data2vec 2.0"}  # which reaches a score first
 RIVALS, RACER = ("wav2vec2", "data2vec"), "data2vec2"
 CONTINUOUS = r"^(?P<continuous>distilhubert-continuous)(?:-r(?P<rate>[\d.]+))?$"
@@ -58,8 +60,8 @@ def students(folder: Path) -> pd.DataFrame:
 
 
 def draw_students(folder: Path) -> Figure:
-    """Score of teacher and students against measured inference time, bars of one standard deviation over seeds; dotted: the floors of the
-    same probe."""
+    """Score of teacher and students against measured inference time, bars of 95 % over seeds by Student's t; dotted: the floors
+    of the same probe."""
     table = wide(folder)
     shown = [m for m in QUALITY if m in table]
     figure, axes = panels(max(len(shown), 1), 4.6)
@@ -70,7 +72,7 @@ def draw_students(folder: Path) -> Figure:
         floors(axis, table, metric)
         for cell, rows in timed.dropna(subset=metric).groupby("cell", sort=False):
             value, seconds = 100 * error(metric, rows[metric]), rows["cost.inference_seconds"].mean()
-            axis.errorbar(1e3 * seconds, value.mean(), value.std(ddof=0), linestyle="", label=cell, **style[cell])
+            axis.errorbar(1e3 * seconds, value.mean(), half_interval(value), linestyle="", label=cell, **style[cell])
         axis.set(xlabel="inference of one utterance of 15 s, ms", ylabel=f"{QUALITY[metric]}, %")
         axis.margins(x=0.15, y=0.15)
         if timed.empty:
@@ -83,19 +85,19 @@ def draw_students(folder: Path) -> Figure:
 
 
 def race(folder: Path) -> pd.DataFrame:
-    """One row a (cell, share of the run): error (per cent) and its spread over seeds by `metric`, the first of QUALITY that was scored
+    """One row a (cell, share of the run): error (per cent) and `half` of its 95 % interval over seeds by `metric`, the first of QUALITY that was scored
     along the way; seconds of training and the shortest and longest seed's."""
     table = pd.read_csv(folder / "metrics.csv")
     seconds = table[table.metric == "cost.seconds"].groupby("cell")["value"].agg(["mean", "min", "max"])
     runs = table[table.cell.isin(RACE)]
     probe = next((metric for metric in QUALITY if runs.metric.str.startswith(f"{metric}@").any()), None)
-    columns = ["cell", "share", "mean", "std", "metric", "seconds", "shortest", "longest"]
+    columns = ["cell", "share", "mean", "half", "metric", "seconds", "shortest", "longest"]
     if probe is None:
         return pd.DataFrame(columns=columns)
     scored = runs.join(runs.metric.str.extract(rf"^{re.escape(probe)}(?:@(?P<share>[\d.]+))?$"))
     scored = scored[scored.metric.str.fullmatch(rf"{re.escape(probe)}(@[\d.]+)?")]
     scored = scored.assign(share=scored.share.astype(float).fillna(1.0), error=100 * error(probe, scored.value))
-    rows = scored.groupby(["cell", "share"]).error.agg(["mean", "std"]).fillna(0.0).reset_index().assign(metric=probe)
+    rows = scored.groupby(["cell", "share"]).error.agg(["mean", ("half", half_interval)]).reset_index().assign(metric=probe)
     names = {"seconds": "mean", "shortest": "min", "longest": "max"}
     return rows.assign(**{name: rows.share * rows.cell.map(seconds[of]).astype(float) for name, of in names.items()})[columns]
 
@@ -120,8 +122,8 @@ def equal_scores(folder: Path) -> pd.DataFrame:
 
 
 def draw_race(folder: Path) -> Figure:
-    """Error of a frozen probe against seconds of training, for objectives that are scored along the way; upright bars: one standard
-    deviation over seeds; level bars: from the shortest to the longest seed; dotted: the floors."""
+    """Error of a frozen probe against seconds of training, for objectives that are scored along the way; upright bars: 95 % over
+    seeds; level bars: from the shortest to the longest seed; dotted: the floors."""
     table, rows = wide(folder), race(folder)
     figure, axes = panels(1, 5.4)
     if rows.empty:
@@ -131,7 +133,7 @@ def draw_race(folder: Path) -> Figure:
         bars = {"fmt": "none", "color": style[cell]["color"], "alpha": 0.5, "elinewidth": 1.0, "capthick": 1.0}
         reach = [(points.seconds - points.shortest).tolist(), (points.longest - points.seconds).tolist()]
         axes[0].errorbar(points.seconds, points["mean"], xerr=reach, capsize=2, **bars)
-        axes[0].errorbar(points.seconds, points["mean"], points["std"], label=RACE[cell], **style[cell])
+        axes[0].errorbar(points.seconds, points["mean"], points["half"], label=RACE[cell], **style[cell])
     probe = rows.metric.iloc[0]
     if probe in table:
         floors(axes[0], table, probe)
@@ -143,19 +145,19 @@ def draw_race(folder: Path) -> Figure:
 
 def rates(folder: Path) -> pd.DataFrame:
     """The student of any mean segment length at each length that it was scored at: one row a (metric, rate), its mean error in per cent and
-    spread over seeds."""
+    `half` of its 95 % interval over seeds."""
     table = wide(folder)
     table = table.join(table.cell.str.extract(CONTINUOUS)).dropna(subset="continuous")
     parts = []
     for metric in [name for name in QUALITY if name in table and table[name].notna().any()]:
         scored = table.dropna(subset=metric)
         scored = scored.assign(rate=scored.rate.astype(float).fillna(OWN_RATE), error=100 * error(metric, scored[metric]))
-        parts.append(scored.groupby("rate").error.agg(["mean", "std"]).fillna(0.0).reset_index().assign(metric=metric))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["rate", "mean", "std", "metric"])
+        parts.append(scored.groupby("rate").error.agg(["mean", ("half", half_interval)]).reset_index().assign(metric=metric))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["rate", "mean", "half", "metric"])
 
 
 def draw_rates(folder: Path) -> Figure:
-    """`rates`, and a little aside a student that was trained at its one rate alone; bars are one standard deviation; dotted: the floors."""
+    """`rates`, and a little aside a student that was trained at its one rate alone; bars are 95 % over seeds; dotted: the floors."""
     table, rows = wide(folder), rates(folder)
     shown = list(dict.fromkeys(rows.metric))
     figure, axes = panels(max(len(shown), 1), 4.6)
@@ -163,10 +165,10 @@ def draw_rates(folder: Path) -> Figure:
         return nothing(figure, axes[0], "this profile has no student of any rate")
     for axis, metric in zip(axes, shown, strict=True):
         points = rows[rows.metric == metric]
-        axis.errorbar(points.rate, points["mean"], points["std"], marker="o", capsize=3, label="one student, any rate")
+        axis.errorbar(points.rate, points["mean"], points["half"], marker="o", capsize=3, label="one student, any rate")
         alone = 100 * error(metric, table[table.cell == "distilhubert-variable"][metric].dropna())
         if len(alone):
-            axis.errorbar(OWN_RATE * 1.03, alone.mean(), alone.std(ddof=1), fmt="s", capsize=3, label=f"trained at {OWN_RATE:g} alone")
+            axis.errorbar(OWN_RATE * 1.03, alone.mean(), half_interval(alone), fmt="s", capsize=3, label=f"trained at {OWN_RATE:g} alone")
         floors(axis, table, metric)
         axis.set(xlabel="frames a segment, on average", ylabel=f"{QUALITY[metric]}, %")
         axis.set(xticks=sorted(set(points.rate)), xlim=(points.rate.min() - 0.4, points.rate.max() + 0.4))
@@ -182,39 +184,77 @@ def update_times(folder: Path) -> pd.DataFrame:
     return times.assign(share=times.seconds / next(iter(times.seconds), 1.0))
 
 
-def draw_map(table: pd.DataFrame, names: int = 8) -> Figure:
-    """Every method on four costs, a colour a study; triangles were fine-tuned, the others are frozen and probed. The line joins the Pareto
-    front, whose best `names` points are numbered, and named above: names beside their points run into one another. What is worse than its
-    floor lies on the lower edge. table: efficiency_map's."""
-    studies = sorted(table.study.unique())
-    colours = dict(zip(studies, sns.color_palette("colorblind", len(studies)), strict=True))
-    figure, grid = plt.subplots(2, 2, figsize=(12.0, 9.0), layout="constrained")
+def draw_map(table: pd.DataFrame) -> Figure:
+    """Every method on four costs: a colour a metric, each with the line of its own Pareto front, which holds on to the right; a shape a
+    study; hollow where the error is not told from the floor's. Members of a front are numbered, and named at the right; points in one
+    place share a label. What is worse than its floor by more than LEAST is a cross on the lower edge. table: efficiency_map's."""
+    every, table = table, of_one_processor(table)
+    metrics, studies = list(dict.fromkeys(table.metric)), sorted(table.study.unique())
+    colours = dict(zip(metrics, sns.color_palette("colorblind", len(metrics)), strict=True))
+    shapes = dict(zip(studies, "osD^v<>p", strict=False))
+    members = table[table[FRONTS].any(axis=1)]
+    numbers = {(row.study, row.cell): number for number, row in enumerate(members.itertuples(), 1)}
+    figure, grid = plt.subplots(2, 2, figsize=(15.0, 10.0), layout="constrained")
     for axis, (cost, label) in zip(grid.flat, COSTS.items(), strict=True):
         known = table[table[cost].notna() & (table[cost] > 0)]
-        for (study, frozen), rows in known.groupby(["study", "frozen"]):
-            height = (100 * rows.kept).clip(lower=LEAST)
-            axis.scatter(rows[cost], height, color=colours[study], s=24, marker="o" if frozen else "^", alpha=0.8)
+        for (study, metric, told), rows in known[100 * known.kept >= LEAST].groupby(["study", "metric", "told"]):
+            face = {"facecolors": colours[metric] if told else "none", "edgecolors": colours[metric]}
+            axis.scatter(rows[cost], 100 * rows.kept, s=26, marker=shapes[study], linewidths=1.1, alpha=0.85, **face)
+        below = known[100 * known.kept < LEAST]
+        axis.scatter(below[cost], [LEAST] * len(below), s=26, marker="x", linewidths=1.1, color=below.metric.map(colours))
         front = known[known[f"front_{cost}"].astype(bool)].sort_values(cost)
-        axis.plot(front[cost], 100 * front.kept, color="0.3", linewidth=1, drawstyle="steps-post")
-        named = list(front.tail(names).itertuples())
-        for number, row in enumerate(named, 1):
-            at = (getattr(row, cost), 100 * row.kept)
-            axis.annotate(str(number), at, (0, 5), textcoords="offset points", fontsize="small", ha="center")
+        _labels(axis, front, cost, numbers)
         if known.empty:
             axis.text(0.5, 0.5, "no method of this profile has it, and a floor", transform=axis.transAxes, ha="center")
         else:
             axis.set_xscale("log")
+            axis.margins(x=0.1)
+            axis.autoscale_view()
+            for metric, rows in front.groupby("metric"):
+                places, heights = [*rows[cost], axis.get_xlim()[1]], [*(100 * rows.kept), 100 * rows.kept.iloc[-1]]
+                axis.plot(places, heights, color=colours[metric], linewidth=1, alpha=0.7, drawstyle="steps-post", scalex=False)
             axis.xaxis.set_major_locator(FixedLocator(ticks(known[cost].min(), known[cost].max())))
             axis.xaxis.set_major_formatter(EngFormatter(unit="s" if cost == "rtf" else "", sep=""))
             axis.xaxis.set_minor_locator(NullLocator())
         axis.axhline(0, color="0.5", linestyle=":", linewidth=1)
-        axis.set(xlabel=label, ylabel="gain above the study's floor, % of the largest", ylim=(LEAST - 5, 112))
-        axis.set_title(_listed([f"{row.study}/{row.cell}" for row in named]), fontsize="small", loc="left")
-        axis.margins(x=0.1)
-    marks = [Line2D([], [], color=colours[study], marker="o", linestyle="", label=study) for study in studies]
-    marks += [Line2D([], [], color="0.3", marker=mark, linestyle="", label=of) for mark, of in (("o", "frozen"), ("^", "fine-tuned"))]
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), fontsize="small")
+        axis.set(xlabel=label, ylabel="gain above the study's floor, % of the metric's largest", ylim=(LEAST - 5, 112))
+        axis.set_title(timed(every) if cost == "rtf" else _absent(table, known, cost), fontsize="small", loc="left")
+    marks = [Line2D([], [], color=colours[m], marker="o", label=_words(m)) for m in metrics]
+    marks += [Line2D([], [], color="0.3", marker=shapes[study], linestyle="", label=study) for study in studies]
+    marks.append(
+        Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="none", markeredgewidth=1.2, label="not told from its floor")
+    )
+    marks.append(Line2D([], [], color="0.3", marker="x", linestyle="", markeredgewidth=1.2, label=f"below {LEAST:g} %"))
+    figure.legend(handles=marks, loc="outside lower center", ncols=5, fontsize="small")
+    names = [Line2D([], [], linestyle="", label=f"{number}  {study}/{cell}") for (study, cell), number in numbers.items()]
+    if names:
+        figure.legend(handles=names, loc="outside right upper", fontsize="small", handlelength=0, title="on a front")
     return done(figure)
+
+
+def _labels(axis: Axes, front: pd.DataFrame, cost: str, numbers: dict[tuple[str, str], int]) -> None:
+    """The numbers of a front's members, those of points nearer than they could be told apart (2 % of a cost, 2 points) in one label."""
+    places: dict[tuple[float, float], list[int]] = {}
+    for row in front.itertuples():
+        x, y = getattr(row, cost), 100 * row.kept
+        near = next((at for at in places if abs(math.log(x / at[0])) < 0.02 and abs(y - at[1]) < 2), (x, y))
+        places.setdefault(near, []).append(numbers[row.study, row.cell])
+    for at, found in places.items():
+        axis.annotate(", ".join(map(str, sorted(found))), at, (0, 5), textcoords="offset points", fontsize="small", ha="center")
+
+
+def _absent(table: pd.DataFrame, known: pd.DataFrame, cost: str) -> str:
+    """How many methods a panel shows, and why not the others."""
+    rest = len(table) - len(known)
+    why = f"; {rest} supervised from random weights are not here: they have no pre-training" if cost == "flops" and rest else ""
+    return f"{len(known)} of {len(table)} methods{why}"
+
+
+def _words(metric: str) -> str:
+    if metric in QUALITY:
+        return QUALITY[metric]
+    minutes, unit = re.fullmatch(r"fine_tune_([\d.]+)min\.(\w+)", metric).groups()
+    return f"{UNITS[unit]}, fine-tuned on {minutes} min"
 
 
 def write_map(profile: Profile) -> tuple[pd.DataFrame, Figure]:
@@ -223,12 +263,6 @@ def write_map(profile: Profile) -> tuple[pd.DataFrame, Figure]:
     place.mkdir(parents=True, exist_ok=True)
     table.to_csv(place / "map.csv", index=False, float_format="%.6g", lineterminator="\n")
     return table, write(draw_map(table), place, "map")
-
-
-def _listed(names: list[str], columns: int = 2) -> str:
-    """Numbered, so many a line."""
-    numbered = [f"{number} {name}" for number, name in enumerate(names, 1)]
-    return "\n".join("   ".join(numbered[i : i + columns]) for i in range(0, len(numbered), columns))
 
 
 def ticks(low: float, high: float) -> list[float]:

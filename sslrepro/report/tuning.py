@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sslrepro.report.batch_size import plain_ticks
-from sslrepro.report.panels import beside, done, marks, nothing, panels, wide
+from sslrepro.report.panels import beside, done, half_interval, marks, nothing, panels, wide
 
 TUNED = r"^fine_tune_(?P<minutes>[\d.]+)min\.(?P<unit>wer|per|error)$"
 UNITS = {"wer": "word error rate", "per": "phone error rate", "error": "wrong keywords"}
@@ -40,7 +40,8 @@ def tunings(folder: Path, task: str = "tune") -> pd.DataFrame:
 
 
 def draw_tunings(folder: Path, task: str = "tune") -> Figure:
-    """Error after fine-tuning against the share of weights that learn, the memory of a step, and the time of the run."""
+    """Error after fine-tuning against the share of weights that learn, the memory of a step, and the time of the run; bars are
+    95 % over seeds by Student's t. Dotted: the frozen encoder, which every method should beat."""
     table = tunings(folder, task)
     if table.empty:
         figure, axes = panels(1, 4.2)
@@ -59,7 +60,9 @@ def draw_tunings(folder: Path, task: str = "tune") -> Figure:
         style = marks(sorted(table.method.unique()))
         for method, rows in table.groupby("method"):
             x, y = rows[column].mean(), rows["error"].mean()
-            axis.errorbar(x, y, rows["error"].std(ddof=0), linestyle="", label=method, **style[method])
+            axis.errorbar(x, y, half_interval(rows["error"]), linestyle="", label=method, **style[method])
+        for frozen in table[table.method == "frozen"].groupby("method")["error"].mean():
+            axis.axhline(frozen, color="0.5", linestyle=":", linewidth=1)
         axis.set(xlabel=label, ylabel=f"{table.unit.iloc[0]}, %")
         axis.margins(x=0.2, y=0.15)
         if column == "trainable":

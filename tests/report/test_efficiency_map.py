@@ -8,7 +8,7 @@ import pytest
 
 from sslrepro import cli
 from sslrepro.budget.count import cell_cost
-from sslrepro.config import Profile
+from sslrepro.config import AdapterTuning, FullTuning, LadderTuning, LoRATuning, Profile
 from sslrepro.errors import UserError
 from sslrepro.report import efficiency_map as maps
 from sslrepro.report.survey import write_map
@@ -18,7 +18,7 @@ SMALL = {**MODEL, "encoder": {**MODEL["encoder"], "layers": 1}}
 MASKED = {"name": "masked_prediction", "classes": 8}
 CELLS = {
     "teacher": {"model": MODEL, "objective": MASKED, "training": {"max_seconds": 8.0}, "measure": {"inference": [15.0]}},
-    "student": {"model": SMALL, "objective": {"name": "none"}, "training": {"max_seconds": 8.0}},
+    "student": {"model": SMALL, "objective": MASKED, "training": {"max_seconds": 8.0}},
 }
 OTHERS = {
     # the teacher's weights once more, a floor, and the teacher fine-tuned
@@ -90,9 +90,9 @@ def test_methods_hold_what_was_counted_measured_and_spent(profile):
     table = maps.methods(profile)
     assert len(table) == 6  # the runs that diverged are left out
     teacher = table[table.cell == "teacher"].iloc[0]
-    cost = cell_cost(profile.studies["survey"].cells["teacher"], 8.0)
+    cost = cell_cost(profile.studies["survey"].cells["teacher"], 15.625)
     heads = cost.components["heads"]
-    assert teacher["params"] == cost.params - heads.params and teacher["macs"] == (cost.macs - heads.macs) / 8
+    assert teacher["params"] == cost.params - heads.params and teacher["macs"] == (cost.macs - heads.macs) / 15.625  # as `export` counts
     assert teacher["rtf"] == pytest.approx(0.002)
     assert teacher["flops"] == pytest.approx(2 * 3600 / 8 * 5e6 + 1e9)  # the run's own count, not today's settings'
     budget = {"training": {"max_seconds": 8.0, "budget": {"unit": "flops", "amount": 7e9}}}
@@ -108,8 +108,16 @@ def test_the_map_is_of_gains_each_method_once(whole):
     assert mean.loc["student", "kept"] == pytest.approx((0.4 - 0.97 / 3) / (0.4 - 0.28)) and mean["seeds"].tolist() == [3, 3, 3]
     full = mean.loc["tune-full"]
     assert (full.metric, full.kept, full.floor) == ("fine_tune_20min.per", 1.0, 0.5) and not full.frozen
-    assert mean.loc[["student", "teacher"], "front_params"].all() and not mean.loc["student", "front_rtf"]
-    assert [axis.get_title(loc="left") for axis in figure.axes][2] == "1 survey/teacher"
+    assert mean.loc[["student", "teacher", "tune-full"], "front_params"].all() and not mean.loc["student", "front_rtf"]
+    assert mean.told.all()
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert (
+        titles[2] == "1 of 3 timed"
+        and titles[3] == "1 of 3 methods; 2 supervised from random weights are not here: they have no pre-training"
+    )
+    assert [text.get_text() for text in figure.legends[1].get_texts()] == ["1  survey/tune-full", "2  survey/teacher", "3  survey/student"]
+    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [["3", "1, 2"], ["3", "1, 2"], ["2"], ["2"]]
+    assert all(any(len(line.get_xdata()) > 1 and line.get_drawstyle() == "steps-post" for line in axis.lines) for axis in figure.axes)
     written = maps.results_dir("quick")
     assert pd.read_csv(written / "map.csv").cell.tolist() == table.cell.tolist()
     assert all((written / f"map.{kind}").stat().st_size for kind in ("png", "svg"))
@@ -140,6 +148,42 @@ def test_a_model_of_many_factors_is_there_at_each_and_timed_by_another_cell(prof
     assert found.loc["many:s2-q1-k1", "rtf"] == pytest.approx(0.01)
     assert found.loc["many:s2-q1-k1", "macs"] < found.loc["many", "macs"]
     assert found.loc["many", "encoder"] == found.loc["many:s1-q1-k1", "encoder"]  # once on the map
+
+
+def test_a_part_of_the_map_has_its_own_front_a_metric_each():
+    row = {"study": "a", "cell": "x", "metric": "m", "kept": 0.5, "params": 2.0, "macs": 1.0, "rtf": 1.0, "flops": 1.0, "timed_on": "one"}
+    other = row | {"study": "b", "cell": "y", "kept": 0.9, "params": 1.0, "timed_on": "two"}
+    apart = row | {"cell": "z", "metric": "n", "kept": 0.1, "params": 9.0, "rtf": 0.5}
+    table = maps.with_fronts(pd.DataFrame([row, other, apart]))
+    assert table.front_params.tolist() == [False, True, True]
+    assert table.front_rtf.tolist() == [True, False, True]  # what was timed on another processor is not compared
+    assert maps.timed(table) == "2 of 3 timed, on one; 1 on others left out"
+    assert maps.with_fronts(table[table.study == "a"]).front_params.tolist() == [True, True]
+
+
+def test_what_a_tuning_adds_is_counted(whole):
+    """Two bottlenecks of 4 a layer, 32 wide; low-rank updates merge."""
+    model = whole.studies["survey"].cells["teacher"].model
+    weights, work = maps.added(model, AdapterTuning(width=4))
+    assert weights == 2 * 2 * (2 * 4 * 32 + 4 + 32) and work == 2 * 2 * 2 * 4 * 32 * 50
+    assert maps.added(model, LoRATuning()) == maps.added(model, FullTuning()) == (0, 0.0) < maps.added(model, LadderTuning(reduction=4))
+
+
+def test_nothing_untrained_is_recommended(whole):
+    table = maps.methods(whole)
+    small = table[table.cell == "floor-random"]
+    with pytest.raises(UserError, match=r"only floors and untrained models keep these limits \(survey/floor-random\)"):
+        maps.advise(table[table.cell.isin(["teacher", "floor-random"])], "quick", "phone.accuracy", None, None, 1.0)
+    best = maps.advise(table.assign(error=table.error.where(table.cell != "floor-random", 0.0)), "quick", "phone.accuracy", 1e9, None, None)
+    assert best.method == "survey/teacher" and best.fitting == 2 and len(small)
+    said = maps.show(best)
+    assert "picked as the best of 2" in said and "frozen encoders alone" in said and "15.625 s counted" in said and "1 of 5 timed" in said
+
+
+@pytest.mark.parametrize("limit", ["--max-params=-5", "--max-params=nan", "--rtf=0", "--train-flops=inf"])
+def test_a_limit_that_is_none_is_refused(limit, capsys):
+    assert cli.main(["plan", limit]) == 2
+    assert f"plan {limit.replace('=', ' ')}: give a finite number above 0" in capsys.readouterr().err
 
 
 def test_front_by_hand():
