@@ -85,8 +85,8 @@ def draw_students(folder: Path) -> Figure:
 
 
 def race(folder: Path) -> pd.DataFrame:
-    """One row a (cell, share of the run): error (per cent) and `half` of its 95 % interval over seeds by `metric`, the first of QUALITY that was scored
-    along the way; seconds of training and the shortest and longest seed's."""
+    """One row a (cell, share of the run): error (per cent) and `half` of its 95 % interval over seeds by `metric`, the first of QUALITY
+    that was scored along the way; seconds of training and the shortest and longest seed's."""
     table = pd.read_csv(folder / "metrics.csv")
     seconds = table[table.metric == "cost.seconds"].groupby("cell")["value"].agg(["mean", "min", "max"])
     runs = table[table.cell.isin(RACE)]
