@@ -61,7 +61,7 @@ def trained(settings: DownstreamSettings, error=None) -> tuple[probe.Probe, list
 
     def watched(optimizer, *_):
         rates.append(optimizer.param_groups[0]["lr"])
-        weights.append([p.detach().clone() for p in optimizer.param_groups[0]["params"]])
+        weights.append([p.detach().clone() for group in optimizer.param_groups for p in group["params"]])
 
     hook = register_optimizer_step_post_hook(watched)
     try:
