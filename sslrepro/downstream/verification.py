@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sslrepro.config import DownstreamSettings
+from sslrepro.downstream.convolutional import inside
 from sslrepro.downstream.features import SAMPLE_RATE, FrozenStates
 from sslrepro.downstream.metrics import equal_error_rate
 from sslrepro.downstream.probe import Probe, train_probe
@@ -68,10 +69,10 @@ class DilatedSpeakerEmbedding(SpeakerEmbedding):
 
     def frames(self, x: Tensor, lengths: np.ndarray) -> Tensor:
         padded = pad_sequence(x.split(lengths.tolist()), batch_first=True).transpose(1, 2)
-        inside = torch.arange(padded.shape[-1], device=x.device) < torch.from_numpy(lengths).to(x.device)[:, None]
+        own = inside(lengths, padded.shape[-1], x.device)
         for conv in self.context:
-            padded = F.relu(conv(padded)) * inside[:, None]
-        return padded.transpose(1, 2)[inside]
+            padded = F.relu(conv(padded)) * own[:, None]
+        return padded.transpose(1, 2)[own]
 
 
 class XVector(nn.Module):

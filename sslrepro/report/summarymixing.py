@@ -20,7 +20,7 @@ from sslrepro.budget.memory import weight_memory
 from sslrepro.config import CellSettings, NoObjective
 from sslrepro.report.batch_size import plain_ticks
 from sslrepro.report.efficiency_map import error
-from sslrepro.report.panels import beside, done, nothing, panels, wide
+from sslrepro.report.panels import done, nothing, panels, wide
 
 MEASURED = r"^cost\.(?P<what>update_seconds|peak_bytes|mixer_seconds|inference_seconds|inference_peak_bytes)_(?P<length>[\d.]+)$"
 REFERENCES = ("unfused", "attention")  # attention as of the papers' day, and as fused kernels have it
@@ -285,7 +285,9 @@ def draw_quality(folder: Path, metrics: dict[str, tuple[str, float]]) -> Figure:
             axis.axhline(unit * level, color="0.4", linestyle=":", linewidth=1)
             axis.annotate(cell, (0.5, unit * level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom", ha="center")
         axis.margins(x=0.2)
-    beside(axes[-1])
+    mixers = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}  # no panel has all
+    if mixers:
+        figure.legend(mixers.values(), mixers.keys(), loc="outside lower center", ncols=5, fontsize="small")
     return done(figure)
 
 

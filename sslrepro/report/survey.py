@@ -246,7 +246,7 @@ def _labels(axis: Axes, front: pd.DataFrame, cost: str, numbers: dict[tuple[str,
 def _absent(table: pd.DataFrame, known: pd.DataFrame, cost: str) -> str:
     """How many methods a panel shows, and why not the others."""
     rest = len(table) - len(known)
-    why = f"; {rest} supervised from random weights are not here: they have no pre-training" if cost == "flops" and rest else ""
+    why = f";\n{rest} supervised from random weights are not here: they have no pre-training" if cost == "flops" and rest else ""
     return f"{len(known)} of {len(table)} methods{why}"
 
 

@@ -14,7 +14,7 @@ from sslrepro.report.budget import METRICS, coordinates, names_of, results
 from sslrepro.report.paired import paired, told
 from sslrepro.report.panels import done, nothing
 
-PLAIN, FIXED, AUGMENTED = "speakers one after another", "every speaker, fewer sentences", "audio augmented"
+PLAIN, FIXED, AUGMENTED = "speakers one after another", "as many speakers as fit, fewer sentences", "audio augmented"
 ALONE = {name: f"{said} alone" for name, said in {"speed": "speed", "room": "room", "noise": "noise", "masked": "masking"}.items()}
 UNIQUE = {
     "unique{hours}": {"variant": PLAIN},
@@ -66,10 +66,10 @@ def subsets(profile: Profile, corpus: Corpus, folder: Path) -> pd.DataFrame:
 
 
 def contrasts(folder: Path) -> pd.DataFrame:
-    """What all the hours, every speaker and augmented audio (all changes together, and each alone) give of what fewer hours lose:
+    """What all the hours, as many speakers as fit and augmented audio (all changes together, and each alone) give of what fewer hours lose:
     differences paired by seed, with Student's 95 % intervals. Rows for each number of hours that has such a variant; below 0 is better. A
-    subset that ran with every speaker alone is compared with that. Augmentation replaces data if a small subset with it comes up to all
-    the hours."""
+    subset that ran with as many speakers as fit alone is compared with that. Augmentation replaces data if a small subset with it comes up
+    to all the hours."""
     table, names = results(folder, UNIQUE), names_of(folder)
     if table.empty:
         return pd.DataFrame()
@@ -90,7 +90,7 @@ def contrasts(folder: Path) -> pd.DataFrame:
 
 
 def _said(variant: str, hours: float) -> str:
-    return f"{hours:g} h" + {PLAIN: "", FIXED: " of every speaker", AUGMENTED: " augmented"}.get(variant, f", {variant}")
+    return f"{hours:g} h" + {PLAIN: "", FIXED: " of as many speakers as fit", AUGMENTED: " augmented"}.get(variant, f", {variant}")
 
 
 def _by_seed(table: pd.DataFrame, variant: str, hours: float) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def test_names_carry_the_coordinates():
     assert sweep.size_pct.to_dict() == {"hubert-size30": 30, "tera-slim": 100, "wav2vec2-size473-half": 473, "hubert-free30": 30}
     assert sweep.budget.to_dict()["wav2vec2-size473-half"] == "half" and sweep.family["hubert-free30"] == "free"
     assert budget.coordinates(cells, unique_hours.UNIQUE).to_dict("records") == [
-        {"cell": "unique10-fixed", "hours": 10.0, "variant": "every speaker, fewer sentences"}
+        {"cell": "unique10-fixed", "hours": 10.0, "variant": "as many speakers as fit, fewer sentences"}
     ]
 
 
@@ -203,9 +203,9 @@ def test_a_subset_of_every_speaker_alone_is_contrasted_too(tmp_path):
     pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
     assert unique_hours.contrasts(tmp_path)["validation loss"].to_dict() == {
         "960 h - 10 h": "-1.000 (one seed)",
-        "10 h of every speaker - 10 h": "-0.100 (one seed)",
-        "960 h - 100 h of every speaker": "-0.500 (one seed)",
-        "100 h augmented - 100 h of every speaker": "-0.100 (one seed)",
+        "10 h of as many speakers as fit - 10 h": "-0.100 (one seed)",
+        "960 h - 100 h of as many speakers as fit": "-0.500 (one seed)",
+        "100 h augmented - 100 h of as many speakers as fit": "-0.100 (one seed)",
         "100 h augmented - 960 h": "+0.400 (one seed)",
     }
 

@@ -113,7 +113,7 @@ def test_the_map_is_of_gains_each_method_once(whole):
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert (
         titles[2] == "1 of 3 timed"
-        and titles[3] == "1 of 3 methods; 2 supervised from random weights are not here: they have no pre-training"
+        and titles[3] == "1 of 3 methods;\n2 supervised from random weights are not here: they have no pre-training"
     )
     assert [text.get_text() for text in figure.legends[1].get_texts()] == ["1  survey/teacher", "2  survey/tune-full", "3  survey/student"]
     assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [["3", "1, 2"], ["3", "1, 2"], ["1"], ["1"]]

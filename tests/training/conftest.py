@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import soundfile
 
 from sslrepro.config import CellSettings, Profile, parse
+from sslrepro.data.corpus import Corpus
+from sslrepro.data.folders import prepare
 
 MODEL = {
     "front_end": {"kind": "logmel", "mels": 20},
@@ -62,5 +68,23 @@ def make_profile():
         return Profile.model_validate(
             {"profile": "tiny", "targets": {"mfcc": {"clusters": 20, "fit_hours": 0.02}}, "studies": {"trial": {"cells": cells}}}
         )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def two_second_corpus(tmp_path_factory, tiny_corpus_dir) -> Callable[[dict[str, list[str]]], Corpus]:
+    """The corpus of a manifest with these columns beside `path`, of two seconds of speech a line."""
+
+    def make(columns: dict[str, list[str]]) -> Corpus:
+        spoken, folder = Corpus(tiny_corpus_dir), tmp_path_factory.mktemp("two-seconds")
+        paths: list[Path] = []
+        long_enough = (row for row in range(len(spoken)) if spoken.samples(row) >= 32_000)
+        for row, _ in zip(long_enough, columns["split"], strict=False):
+            paths.append(folder / f"{row}.wav")
+            soundfile.write(paths[-1], spoken.audio(row)[:32_000], 16_000)
+        pd.DataFrame({"path": [path.name for path in paths], **columns}).to_csv(folder / "manifest.tsv", sep="\t", index=False)
+        prepare(folder / "manifest.tsv", folder / "corpus")
+        return Corpus(folder / "corpus")
 
     return make

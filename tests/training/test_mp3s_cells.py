@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 
-import pandas as pd
 import pytest
-import soundfile
 import torch
 
 from sslrepro.config.downstream import LabelledFolders
 from sslrepro.data.corpus import Corpus
-from sslrepro.data.folders import prepare
 from sslrepro.downstream import TASKS, score
 from sslrepro.models.upstream import Upstream
 from sslrepro.pipeline.profile import expand
@@ -21,18 +18,12 @@ KINDS = ("wav2vec2", "second-cy", "second-eu", "intent", "verification", "emotio
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory, tiny_corpus_dir) -> Corpus:
+def labelled(two_second_corpus) -> Corpus:
     """Four training utterances of two voices, one for validation, four of two voices for test, with text, intent and emotion."""
-    spoken, folder = Corpus(tiny_corpus_dir), tmp_path_factory.mktemp("labelled")
-    rows = [row for row in range(len(spoken)) if spoken.samples(row) >= 32_000][:9]
-    for row in rows:
-        soundfile.write(folder / f"{row}.wav", spoken.audio(row)[:32_000], 16_000)
-    lines = {"path": [f"{row}.wav" for row in rows], "split": ["train"] * 4 + ["valid"] + ["test"] * 4, "speaker": list("aabbcddee")}
-    lines |= {"text": ["un dau", "dau tri", "tri un", "un", "dau", "un tri", "dau", "tri", "un"]}
-    lines |= {"intent": ["music", "alarm", "music"] * 3, "emotion": ["angry", "happy", "angry"] * 3}
-    pd.DataFrame(lines).to_csv(folder / "manifest.tsv", sep="\t", index=False)
-    prepare(folder / "manifest.tsv", folder / "corpus")
-    corpus = Corpus(folder / "corpus")
+    columns = {"split": ["train"] * 4 + ["valid"] + ["test"] * 4, "speaker": list("aabbcddee")}
+    columns |= {"text": ["un dau", "dau tri", "tri un", "un", "dau", "un tri", "dau", "tri", "un"]}
+    columns |= {"intent": ["music", "alarm", "music"] * 3, "emotion": ["angry", "happy", "angry"] * 3}
+    corpus = two_second_corpus(columns)
     assert set(corpus.trials("test")["left"]) <= set(corpus.utterances["utterance"])  # names of digits alone are names
     return corpus
 

@@ -170,17 +170,10 @@ def test_one_real_update(name, seconds, tiny_corpus_dir):
 
 
 @pytest.fixture(scope="module")
-def two_seconds(tmp_path_factory, tiny_corpus_dir) -> Corpus:
+def two_seconds(two_second_corpus) -> Corpus:
     """Two training utterances of two seconds, one for validation and one for test, with a few letters and a keyword each."""
-    spoken, folder = Corpus(tiny_corpus_dir), tmp_path_factory.mktemp("two seconds")
-    rows = [row for row in range(len(spoken)) if spoken.samples(row) >= 32_000][:4]
-    for row in rows:
-        soundfile.write(folder / f"{row}.wav", spoken.audio(row)[:32_000], 16_000)
-    lines = {"path": [f"{row}.wav" for row in rows], "split": ["train", "train", "valid", "test"], "speaker": list("aabc")}
-    lines |= {"text": ["one two", "two one", "two", "one"], "keyword": ["one", "two", "two", "one"]}
-    pd.DataFrame(lines).to_csv(folder / "manifest.tsv", sep="\t", index=False)
-    prepare(folder / "manifest.tsv", folder / "corpus")
-    return Corpus(folder / "corpus")
+    columns = {"split": ["train", "train", "valid", "test"], "speaker": list("aabc")}
+    return two_second_corpus(columns | {"text": ["one two", "two one", "two", "one"], "keyword": ["one", "two", "two", "one"]})
 
 
 @pytest.mark.slow
