@@ -41,7 +41,8 @@ repro: setup ## the pipeline on PROFILE (quick), JOBS=N cells side by side; FORC
 	@python -m sslrepro.pipeline.profile where
 
 test: setup ## the tests (those of minutes are in test-slow and test-interop): unit, parity, pipeline, and every notebook
-	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 600 tests notebooks
+	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env \
+		--nbval-cell-timeout 600 tests notebooks
 
 test-slow: setup ## every cell of the profile paper at its real size, one update each: minutes
 	@OMP_NUM_THREADS=2 python -m pytest -m slow tests

@@ -14,6 +14,13 @@ import pytest
 
 from sslrepro.config import CorpusSettings
 
+LONGEST = ("test_dvc.py", "test_exact.py", "test_width.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a process goes through a file alone, and at the end none should wait for another."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def tiny_corpus_dir(tmp_path_factory) -> Path:

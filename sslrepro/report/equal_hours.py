@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from sslrepro.claims.laws import _fieller, _fit
 from sslrepro.report.batch_size import checkpoints, plain_ticks, published
-from sslrepro.report.panels import panels
+from sslrepro.report.panels import done, nothing, panels
 
 CRITERION = 0.05  # of claims batch-05 and 06: the relative spread at equal hours
 LABELS = ("10 minutes of labels", "100 hours of labels")  # of the published table
@@ -104,8 +104,11 @@ def draw_spreads(folder: Path, metrics: dict[str, str]) -> Figure:
     paper = published("batch_size_wer_over_time").query("batch_seconds >= 150")
     theirs = {f"WER, {label}": (paper[paper.label == label], "wer_clean") for label in LABELS}
     for axis, title, curves in zip(axes, ["ours", "published"], [columns, theirs], strict=True):
-        for colour, (label, (table, metric)) in zip(sns.color_palette(), curves.items(), strict=False):
-            found = spreads(table, metric)
+        found_of = {label: spreads(table, metric) for label, (table, metric) in curves.items()}
+        if all(found.empty for found in found_of.values()):
+            nothing(figure, axis, f"{title}: no two batches at equal hours")
+            continue
+        for colour, (label, found) in zip(sns.color_palette(), found_of.items(), strict=False):
             axis.plot(found.updates, 100 * found["largest"], marker="o", color=colour, label=f"{label}: largest")
             axis.plot(found.updates, 100 * found["median"], marker=".", color=colour, ls="--", label=f"{label}: median")
         axis.axhline(100 * CRITERION, color="0.5", ls=":")
@@ -114,7 +117,7 @@ def draw_spreads(folder: Path, metrics: dict[str, str]) -> Figure:
         )
         plain_ticks(axis.xaxis, *axis.get_xlim())
         axis.legend(fontsize="x-small", handlelength=3.5)
-    return figure
+    return done(figure)
 
 
 def _means(table: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -182,7 +182,7 @@ def test_cost_equals_the_counter(heads, share, samples):
 def test_a_student_cell_resumes_exactly_and_counts_its_teacher(project, monkeypatch):
     training = {
         "budget": {"unit": "updates", "amount": 8.0}, "batch_seconds": 8.0, "micro_batch_seconds": 4.0, "min_seconds": 1.0,
-        "max_seconds": 3.0, "learning_rate": 1.0e-3, "valid_every": 0.5, "checkpoint_seconds": 1.0e-3,
+        "max_seconds": 3.0, "learning_rate": 1.0e-3, "valid_every": 0.5,
     }  # fmt: skip
     from sslrepro.pipeline import profile as profiles
 

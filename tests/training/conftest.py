@@ -38,7 +38,7 @@ OBJECTIVES = {
 }  # fmt: skip
 TRAINING = {
     "budget": {"unit": "updates", "amount": 24.0}, "batch_seconds": 12.0, "micro_batch_seconds": 6.0, "min_seconds": 1.0,
-    "max_seconds": 3.0, "learning_rate": 1.0e-3, "valid_every": 0.5, "checkpoint_seconds": 1.0e-3, "clip_norm": 5.0,
+    "max_seconds": 3.0, "learning_rate": 1.0e-3, "valid_every": 0.5, "clip_norm": 5.0,
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from sslrepro.training.loop import Interrupted, train
 from sslrepro.training.meter import Progress
 
 KILLS = 20
+ALWAYS = {"checkpoint_seconds": 1.0e-3}  # a checkpoint after every update
 
 
 def run(corpus_dir, settings, folder, should_stop=lambda: False, slow=0.0, targets=None, dies_in=None):
@@ -58,7 +59,7 @@ def same(a, b) -> bool:
 
 
 def test_twenty_kills_leave_no_trace(tiny_corpus_dir, make_cell, tmp_path):
-    settings = make_cell(training={"snapshots": [0.5]})
+    settings = make_cell(training={"snapshots": [0.5], **ALWAYS})
     wanted, reference = run(tiny_corpus_dir, settings, tmp_path / "whole")
     assert reference.status == "completed" and reference.update == 24
     context = multiprocessing.get_context("fork")
@@ -89,9 +90,9 @@ def test_twenty_kills_leave_no_trace(tiny_corpus_dir, make_cell, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"budget": {"unit": "hours", "amount": 0.06}, "schedule": {"kind": "tri_stage", "warmup": 0.1, "hold": 0.4, "final_scale": 0.05}},
-        {"budget": {"unit": "flops", "amount": 6.0e9}, "schedule": {"kind": "cyclic", "cycles": 3}},
-        {"precision": "bf16"},
+        {"budget": {"unit": "hours", "amount": 0.03}, "schedule": {"kind": "tri_stage", "warmup": 0.1, "hold": 0.4, "final_scale": 0.05}},
+        {"budget": {"unit": "flops", "amount": 3.0e9}, "schedule": {"kind": "cyclic", "cycles": 3}},
+        {"budget": {"unit": "updates", "amount": 12.0}, "precision": "bf16"},
     ],
     ids=["hours-tri-stage", "flops-cyclic", "bf16"],
 )
@@ -112,7 +113,7 @@ def test_stopping_and_resuming_changes_nothing(objective, changes, project, make
 
 
 SHORT = {  # two micro-batches an update
-    "budget": {"unit": "updates", "amount": 6.0}, "batch_seconds": 6.0, "micro_batch_seconds": 3.0, "valid_every": 1.0,
+    "budget": {"unit": "updates", "amount": 6.0}, "batch_seconds": 6.0, "micro_batch_seconds": 3.0, "valid_every": 1.0, **ALWAYS,
 }  # fmt: skip
 SCHEDULES = [
     {"kind": "linear", "warmup": 0.3},
@@ -144,7 +145,7 @@ def test_killed_within_an_accumulation(objective, schedule, project, make_cell, 
         target=run, args=(corpus_dir, helped, tmp_path / "killed"), kwargs={"targets": targets, "dies_in": (4, 1)}
     )
     child.start()
-    child.join(120)
+    child.join()  # with a limit it would wait for the end of the child's own workers, who look for it every five seconds
     assert child.exitcode == -signal.SIGKILL
     assert checkpoint.load_latest(tmp_path / "killed" / "checkpoints")[2]["update"] == 4
     last, state = run(corpus_dir, helped, tmp_path / "killed", targets=targets)

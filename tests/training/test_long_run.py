@@ -19,7 +19,7 @@ from sslrepro.training.meter import Progress
 
 SMALL = {
     "model": {"encoder": {"layers": 1, "width": 8, "ffn": 8, "heads": 2, "layer_drop": 0.0}},
-    "training": {"checkpoint_seconds": 1e9, "batch_seconds": 4.0, "micro_batch_seconds": 4.0, "max_seconds": 2.0},
+    "training": {"batch_seconds": 4.0, "micro_batch_seconds": 4.0, "max_seconds": 2.0},
 }
 
 

@@ -28,7 +28,7 @@ def drawn(upstream: Upstream, *key: int | str) -> Factors:
 
 
 def test_pre_training(tiny_corpus_dir, make_cell, tmp_path):
-    settings = make_cell(model=STOCHASTIC, training={"budget": {"amount": 8.0}, "micro_batch_seconds": 3.0, "checkpoint_seconds": 60.0})
+    settings = make_cell(model=STOCHASTIC, training={"budget": {"amount": 8.0}, "micro_batch_seconds": 3.0})
     torch.manual_seed(0)
     objective = objectives.build(settings)
     seen = watched(objective.upstream)

@@ -100,7 +100,7 @@ def test_the_loop_reads_only_where_it_logs(tiny_corpus_dir, make_cell, tmp_path,
     monkeypatch.setattr(loop, "LOGS", 2)
     for updates in (12, 24):
         encoder = {"layer_drop": 0.0}  # which layers are kept is on the host
-        training = {"budget": {"amount": updates}, "checkpoint_seconds": 1e9, "valid_every": 0.0}
+        training = {"budget": {"amount": updates}, "valid_every": 0.0}
         settings = make_cell(model={"encoder": encoder}, training=training)
         folder = tmp_path / str(updates)
         folder.mkdir()

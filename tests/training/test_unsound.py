@@ -99,7 +99,7 @@ def test_read_later_it_ends_the_same(kind, precision, tiny_corpus_dir, make_cell
     def overflow(loss):
         return loss * torch.inf if torch.is_autocast_enabled("cpu") or precision == "fp32" else loss
 
-    settings = make_cell(kind, training={"precision": precision, "checkpoint_seconds": 1e9})
+    settings = make_cell(kind, training={"precision": precision})
     results = []
     for name, logs in (("each", 100), ("few", 2)):
         monkeypatch.setattr(loop, "LOGS", logs)
@@ -115,7 +115,7 @@ def test_a_rate_far_too_high_ends_as_diverged(tiny_corpus_dir, make_cell, tmp_pa
     """The rate climbs until the weights run away; the evidence says when, from what, and with which utterances."""
     schedule = {"kind": "linear", "warmup": 0.9}
     training = {"budget": {"unit": "updates", "amount": 150.0}, "batch_seconds": 4.0, "micro_batch_seconds": 4.0, "learning_rate": 30.0}
-    settings = make_cell("reconstruction", training=training | {"schedule": schedule, "clip_norm": None, "checkpoint_seconds": 1e9})
+    settings = make_cell("reconstruction", training=training | {"schedule": schedule, "clip_norm": None})
     _, state = run(tiny_corpus_dir, settings, tmp_path / "run")
     evidence = state.evidence
     assert state.status == "diverged" and 20 < evidence["update"] <= state.update < 150

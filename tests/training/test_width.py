@@ -168,7 +168,7 @@ def test_a_rank_that_is_killed_leaves_no_trace(tiny_corpus_dir, make_cell, tmp_p
     """The agent starts all ranks again, and they go on from the checkpoint, between two logs, to the same bits."""
     monkeypatch.setattr(loop, "LOGS", 2)
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # else the second sitting may read addresses of the first (torch 2.11)
-    settings = make_cell(training=FOUR)
+    settings = make_cell(training={**FOUR, "checkpoint_seconds": 1.0e-3})
     one_host(2, lambda: train_one(tiny_corpus_dir, tmp_path / "whole", settings))
     one_host(2, lambda: train_one(tiny_corpus_dir, tmp_path / "killed", settings, dies_at=6), restarts=1)
     first = json.loads((tmp_path / "killed" / "seen-1-1.json").read_text())[0][0]
