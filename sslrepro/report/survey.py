@@ -103,11 +103,13 @@ def race(folder: Path) -> pd.DataFrame:
 
 
 def equal_scores(folder: Path) -> pd.DataFrame:
-    """One row a rival of data2vec 2.0's: the lowest mean error (per cent) that both reach, the seconds at which each first does, and their
-    ratio. As the claim has it (claims.curves.Sooner): straight between points, from the random floor at time 0; none, where neither gets
-    below that floor."""
+    """One row a rival of data2vec 2.0's: the lowest mean error (per cent) that both reach, the seconds at which each first does, their
+    ratio, and that of the training FLOPs until then. As the claim has it (claims.curves.Sooner): straight between points, from the random
+    floor at time 0; none, where neither gets below that floor."""
     rows, table = race(folder), wide(folder)
     found, at_start = [], table[table.cell == "floor-random"]
+    ends = rows[rows.share == 1].set_index("cell").seconds
+    flops = table.groupby("cell")["cost.train_flops"].mean() if "cost.train_flops" in table else pd.Series(dtype=float)
     for rival in RIVALS:
         curves = {cell: rows[rows.cell == cell].sort_values("seconds") for cell in (RACER, rival)}
         if any(curve.empty for curve in curves.values()) or at_start.get(metric := rows.metric.iloc[0], pd.Series()).dropna().empty:
@@ -117,8 +119,11 @@ def equal_scores(folder: Path) -> pd.DataFrame:
         if common[0] >= start[0, 0]:
             continue
         own, other = (reached(c.seconds.to_numpy(), c["mean"].to_numpy()[None], start, common)[0] for c in curves.values())
-        found.append({"rival": rival, "error": common[0], RACER: own, "the rival": other, "times as soon": other / own})
-    return pd.DataFrame(found, columns=["rival", "error", RACER, "the rival", "times as soon"]).set_index("rival")
+        spent = [seconds / ends[cell] * flops.get(cell, np.nan) for cell, seconds in ((RACER, own), (rival, other))]
+        row = {"rival": rival, "error": common[0], RACER: own, "the rival": other, "times as soon": other / own}
+        found.append({**row, "rival's FLOPs over its own": spent[1] / spent[0]})
+    columns = ["rival", "error", RACER, "the rival", "times as soon", "rival's FLOPs over its own"]
+    return pd.DataFrame(found, columns=columns).set_index("rival")
 
 
 def draw_race(folder: Path) -> Figure:
