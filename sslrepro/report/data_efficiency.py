@@ -94,7 +94,7 @@ def draw_efficiency(folder: Path) -> Figure:
 
 
 def _line(axis: Axes, rows: pd.DataFrame, along: str, label: str) -> None:
-    reach = [rows.error - rows.low, rows.high - rows.error]
+    reach = [(rows.error - rows.low).tolist(), (rows.high - rows.error).tolist()]
     axis.errorbar(rows[along], rows.error, reach, marker="o", capsize=3, label=label)
 
 
