@@ -10,7 +10,7 @@ from pydantic import model_validator
 from scipy.stats import t as student
 
 from sslrepro.claims.margins import Part, TestBase, at_least, at_most
-from sslrepro.claims.series import Frame, Undecidable, label
+from sslrepro.claims.series import Frame, Series, Undecidable, label
 
 
 def _log(values: np.ndarray) -> np.ndarray:
@@ -99,8 +99,8 @@ def _fieller(a: np.ndarray, b: np.ndarray, left: np.ndarray, shape: np.ndarray, 
 
 
 class Spread(TestBase):
-    """(max - min) / mean, or max - min if `absolute`, is at most a bound. `at`: among points at the same value of a coordinate (within
-    1 %): the `median` over such groups, or the group with most points (`largest`; the lowest value of the coordinate on a tie)."""
+    """(max - min) / mean, or max - min if `absolute`, is at most a bound. `at`: among points at the same value of a coordinate: the
+    `median` over such groups, or each of the groups with most points (`largest`)."""
 
     kind: Literal["spread"]
     of: str
@@ -115,17 +115,20 @@ class Spread(TestBase):
         if self.at is None:
             groups = [np.arange(len(of))]
         else:
-            groups = [g for g in _together(of.coordinate(self.at).astype(float)) if len(g) > 1]
+            groups = [g for g in together(of.coordinate(self.at).astype(float)) if len(g) > 1]
             if self.pick == "largest":
-                groups = sorted(groups, key=len, reverse=True)[:1]
+                groups = [g for g in groups if len(g) == max(map(len, groups))]
         if not groups or len(groups[0]) < 2:
             raise Undecidable(f"{self.of} has no two points to compare" + (f" at equal {self.at}" if self.at else ""))
+        if self.at is not None and self.pick == "median":
+            return [self._part(of, groups, f" at equal {self.at} (median: {len(groups)} group(s))")]
+        where = [f" at equal {self.at} (largest: {label(float(of.coordinate(self.at)[g[0]]))})" if self.at else "" for g in groups]
+        return [self._part(of, [g], said) for g, said in zip(groups, where, strict=True)]
+
+    def _part(self, of: Series, groups: list[np.ndarray], said: str) -> Part:
+        name = f"{'range' if self.absolute else 'relative spread'} of {self.of}{said}"
         levels = [1.0 if self.absolute else np.abs(of.values[:, g].mean(axis=1)) for g in groups]
         spreads = np.stack([np.ptp(of.values[:, g], axis=1) / level for g, level in zip(groups, levels, strict=True)])
-        name = f"{'range' if self.absolute else 'relative spread'} of {self.of}"
-        if self.at is not None:
-            where = f"{len(groups)} group(s)" if self.pick == "median" else label(float(of.coordinate(self.at)[groups[0][0]]))
-            name += f" at equal {self.at} ({self.pick}: {where})"
         if len(groups) == 1:  # noise makes a range larger, a difference of two given points not
             i, j = np.nonzero(~np.eye(len(groups[0]), dtype=bool))
             points = of.values[:, groups[0]].T
@@ -135,15 +138,16 @@ class Spread(TestBase):
             signed = [(of.values[:, top] - of.values[:, low]) / level for (top, low), level in zip(ends, levels, strict=True)]
             each = np.median(signed, axis=0)[None]
         whole = at_most(name, np.median(spreads, axis=0), self.at_most, strict=self.strict)
-        return [replace(whole, each=at_most(name, each, self.at_most, strict=self.strict).margin)]
+        return replace(whole, each=at_most(name, each, self.at_most, strict=self.strict).margin)
 
 
-def _together(x: np.ndarray) -> list[np.ndarray]:
-    """Groups of positions whose values lie within 1 % of the group's smallest, in rising order."""
+def together(x: np.ndarray, within: float = 0.03) -> list[np.ndarray]:
+    """Groups of positions whose values lie within a share of the group's smallest, in rising order. Hours seen are not nominal ones:
+    batches hold whole utterances, and runs of one nominal number lie within 2 % of each other."""
     order = np.argsort(x, kind="stable")
     starts: list[list[int]] = []
     for i in order:
-        if starts and x[i] <= 1.01 * x[starts[-1][0]]:
+        if starts and x[i] <= (1 + within) * x[starts[-1][0]]:
             starts[-1].append(int(i))
         else:
             starts.append([int(i)])

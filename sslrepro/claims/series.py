@@ -72,10 +72,12 @@ class Series:
 
 
 def meets(column: np.ndarray, wanted: Condition) -> np.ndarray:
-    """Which entries `(points,)` equal a value, are in a list, or lie between `min` and `max` (both included)."""
+    """Which entries `(points,)` equal a value, are in a list, or lie between `min` and `max` (both included;
+    `min_share` is a share of the largest)."""
     if isinstance(wanted, dict):
         numbers = pd.to_numeric(pd.Series(column), errors="coerce").to_numpy(float)  # a label is in no range
-        return (numbers >= wanted.get("min", -np.inf)) & (numbers <= wanted.get("max", np.inf))
+        least = wanted["min_share"] * numbers.max(initial=-np.inf) if "min_share" in wanted else wanted.get("min", -np.inf)
+        return (numbers >= least) & (numbers <= wanted.get("max", np.inf))
     return np.isin(column, wanted if isinstance(wanted, list) else [wanted])
 
 

@@ -49,6 +49,12 @@ def published(name: str, scratch: bool = False) -> pd.DataFrame:
     return table if scratch else table.dropna(subset="batch_seconds")
 
 
+def published_final() -> pd.DataFrame:
+    """The paper's errors after 400,000 updates; `withdrawn` marks its first 87.5-s run, which a corrected one replaced in August 2024."""
+    table = published("batch_size_wer_final", scratch=True)
+    return table.assign(withdrawn=table.batch_seconds.eq(87.5) & table.version.eq("v1"))
+
+
 def load_claim(name: str) -> Claim:
     """A claim of this study's ledger."""
     return next(claim for claim in load_study("batch_size").claims if claim.id == name)
@@ -71,8 +77,8 @@ def fine_tunings(folder: Path) -> pd.DataFrame:
 
 
 def published_fine_tunings() -> pd.DataFrame:
-    """The paper's first version in the columns of `fine_tunings`."""
-    table = published("batch_size_wer_final", scratch=True).query("version == 'v1'")
+    """The paper's in the columns of `fine_tunings`, without the run that was withdrawn."""
+    table = published_final().query("not withdrawn")
     table["minutes"] = table.label_hours.map(lambda hours: float(60 * Fraction(hours)))
     kinds = {"test_clean_greedy": "greedy", "test_clean_4gram": "n-gram"}
     long = table.melt(["batch_seconds", "minutes"], list(kinds), "decoder", "error")
@@ -87,28 +93,34 @@ def draw_against_batch(folder: Path, metrics: dict[str, str]) -> Figure:
         if metric in ours:
             sns.lineplot(ours, x="batch_seconds", y=metric, ax=axis, marker="o", errorbar=("sd", 1))
         _log(axis, "batch_seconds", label, "ours")
-    paper = published("batch_size_wer_final").query("version == 'v1'")
-    sns.lineplot(paper, x="batch_seconds", y="test_clean_greedy", hue="label_hours", ax=axes[-1], marker="o")
+    paper = published_final().dropna(subset="batch_seconds")
+    drawn, withdrawn = paper[~paper.withdrawn], paper[paper.withdrawn]
+    sns.lineplot(drawn, x="batch_seconds", y="test_clean_greedy", hue="label_hours", ax=axes[-1], marker="o")
+    axes[-1].plot(withdrawn.batch_seconds, withdrawn.test_clean_greedy, "kx", ms=5, ls="", label="87.5 s as first\npublished")
     axes[-1].legend(title="hours of labels", fontsize="small")
     _log(axes[-1], "batch_seconds", "WER on test-clean, %", "published, 400,000 updates")
     return done(figure)
 
 
 def draw_labels(folder: Path) -> Figure:
-    """Errors after fine-tuning against the batch, a colour for each share of the labels; dotted: from scratch, read greedily."""
+    """Errors after fine-tuning against the batch, read greedily, a colour for each share of the labels: a point a seed, a line through the
+    medians (a run that stays where CTC reads nothing but blanks would carry a mean away); dotted: from scratch."""
     figure, axes = panels(2, width=5.2)
     for axis, title, table in zip(axes, ["ours", "published"], [fine_tunings(folder), published_fine_tunings()], strict=True):
         if table.empty:
             nothing(figure, axis, "this profile fine-tunes nothing")
             continue
-        table["labels"], colours = _labels(table), _label_colours(table)
-        style = {"hue": "labels", "hue_order": list(colours), "palette": colours, "style": "decoder", "style_order": ["greedy", "n-gram"]}
+        table = table[table.decoder == "greedy"]
+        table, colours = table.assign(labels=_labels(table)), _label_colours(table)
+        style = {"x": "batch_seconds", "y": "error", "hue": "labels", "hue_order": list(colours), "palette": colours, "ax": axis}
         drawn = table.dropna(subset="batch_seconds")
-        sns.lineplot(drawn, x="batch_seconds", y="error", ax=axis, markers=True, errorbar=("sd", 1), **style)
-        for labels, level in table[table.batch_seconds.isna() & table.decoder.eq("greedy")].groupby("labels").error.mean().items():
+        sns.lineplot(drawn, estimator="median", errorbar=None, **style)
+        sns.scatterplot(drawn, legend=False, s=14, **style)
+        for labels, level in table[table.batch_seconds.isna()].groupby("labels").error.median().items():
             axis.axhline(level, color=colours[labels], linestyle=":", linewidth=1)
         axis.set_yscale("log")
-        _log(axis, "batch_seconds", f"{table.unit.iloc[0]}, %", title + _seeds(table))
+        said = f"; up to {table.seed.nunique()} seeds" if "seed" in table else ""
+        _log(axis, "batch_seconds", f"{table.unit.iloc[0]}, %", title + said)
         plain_ticks(axis.yaxis, *axis.get_ylim())
         axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     return done(figure)
@@ -138,19 +150,12 @@ def draw_decoders(folder: Path) -> Figure:
             axis.plot(rows.greedy, rows["n-gram"], "o", mec="white", color=colours[labels], label=labels)
         ends = [table[["greedy", "n-gram"]].min().min(), table[["greedy", "n-gram"]].max().max()]
         axis.plot(ends, ends, "k--", linewidth=1, label="as without")
-        said = f"{whose}: {table.unit.iloc[0]}" + (f" (seeds: {table.seed.nunique()})" if "seed" in table else "")
+        said = f"{whose}: {table.unit.iloc[0]}" + (f" (up to {table.seed.nunique()} seeds)" if "seed" in table else "")
         axis.set(xscale="log", yscale="log", xlabel="read greedily, %", ylabel="with an n-gram, %", title=said)
         for side, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
             plain_ticks(side, *limits)
         axis.legend(title="labels", fontsize="small")
     return done(figure)
-
-
-def _seeds(table: pd.DataFrame) -> str:
-    """How many seeds each way of reading has, where seeds are known."""
-    if "seed" not in table:
-        return ""
-    return "; seeds: " + ", ".join(f"{decoder} {count}" for decoder, count in table.groupby("decoder").seed.nunique().items())
 
 
 def _labels(table: pd.DataFrame) -> pd.Series:
@@ -163,22 +168,26 @@ def _label_colours(table: pd.DataFrame) -> dict[str, tuple]:
     return dict(zip(shares, sns.color_palette("viridis", len(shares)), strict=True))
 
 
-def draw_against_hours(folder: Path, metric: str, label: str) -> Figure:
-    """Every batch and checkpoint over the hours seen: one curve, if quality follows hours. Left ours, hollow the ends of the other
-    learning-rate rules; in the middle the paper's; right its 87.5-s batch, first and corrected, and the line batch-07 judges it by."""
-    figure, axes = panels(3, width=4.6)
-    ours = checkpoints(folder).query("share > 0").dropna(subset=metric)
-    _by_batch(ours, metric, axes[0])
-    for marker, (rule, ends) in zip("sD^", _rule_ends(folder, metric).groupby("rule"), strict=False):
-        axes[0].plot(ends.hours_seen, ends[metric], marker, mfc="none", mew=1.3, mec="0.2", ls="", label=f"{rule} rate, end")
-    axes[0].legend(title="batch, s", fontsize="x-small")
-    _log(axes[0], "hours_seen", label, "ours")
+def draw_against_hours(folder: Path, metrics: dict[str, str]) -> Figure:
+    """Every batch and checkpoint over the hours seen, those of a batch and checkpoint in their mean: one curve, if quality follows hours.
+    Left ours (name in the tables -> label), hollow the ends of the other learning-rate rules; then the paper's; right its 87.5-s batch,
+    first and corrected, and the line batch-07 judges it by."""
+    figure, axes = panels(len(metrics) + 2, width=4.6)
+    table = checkpoints(folder).query("share > 0")
+    for axis, (metric, label) in zip(axes, metrics.items(), strict=False):
+        ours = table.dropna(subset=metric)
+        ours = ours.assign(hours_seen=ours.groupby(["batch_seconds", "share"]).hours_seen.transform("mean"))
+        _by_batch(ours, metric, axis)
+        for marker, (rule, ends) in zip("sD^", _rule_ends(folder, metric).groupby("rule"), strict=False):
+            axis.plot(ends.hours_seen, ends[metric], marker, mfc="none", mew=1.3, mec="0.2", ls="", label=f"{rule} rate, end")
+        axis.legend(title="batch, s", fontsize="x-small")
+        _log(axis, "hours_seen", label, "ours")
     paper = published("batch_size_wer_over_time").query("label == '100 hours of labels'")
-    _by_batch(paper, "wer_clean", axes[1])
-    axes[1].set_yscale("log")
-    _log(axes[1], "hours_seen", "WER on test-clean, %", "published, 100 hours of labels")
-    plain_ticks(axes[1].yaxis, *axes[1].get_ylim())
-    _draw_smallest(axes[2])
+    _by_batch(paper, "wer_clean", axes[-2])
+    axes[-2].set_yscale("log")
+    _log(axes[-2], "hours_seen", "WER on test-clean, %", "published, 100 hours of labels")
+    plain_ticks(axes[-2].yaxis, *axes[-2].get_ylim())
+    _draw_smallest(axes[-1])
     return done(figure)
 
 
@@ -247,11 +256,17 @@ def draw_codes(folder: Path) -> Figure:
             book = name.removeprefix(metric).replace("_", ", codebook ")
             sns.lineplot(ours, x="batch_seconds", y=name, ax=axis, marker=marker, errorbar=("sd", 1), label=f"ours{book}")
         _log(axis, "batch_seconds", label, "")
-    paper = published("batch_size_val_accuracy").query("update == 400000")
+    paper = published("batch_size_val_accuracy").query("update == 400000").sort_values("batch_seconds")
     axes[0].plot(paper.batch_seconds, paper.accuracy, "ks--", mfc="none", mew=1.2, label="published")
     cosine = load_claim("batch-10").published["cosine"]
     axes[2].plot(cosine.points["batch_seconds"], cosine.points[cosine.y], "ks--", mfc="none", mew=1.2, label="published, codebook 1")
     axes[2].axhline(0.75, color="0.4", linestyle=":", linewidth=1)
+    theirs = axes[1].twinx()
+    perplexities = [fact.value for fact in load_claim("batch-10").facts if fact.name.startswith("perplexity")]
+    for book, (marker, values) in enumerate(zip("s^", perplexities, strict=True), start=1):
+        theirs.plot(paper.batch_seconds, values, f"k{marker}--", mfc="none", mew=1.2, label=f"published, codebook {book}")
+    theirs.set(ylabel="published, of 320", ylim=(0, 320))
+    theirs.legend(fontsize="small", loc="lower right")
     for axis in axes:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize="small")
@@ -303,7 +318,7 @@ def draw_rules(folder: Path) -> Figure:
         rates = [TrainingSettings(batch_seconds=batch, rate_scaling=scaling).peak_rate for batch in batches]
         axes[1].plot(batches, rates, "-", label=rule.replace("_", " "))
     best = next(fact for fact in load_claim("batch-11").facts if fact.name.startswith("best learning rate"))
-    axes[1].plot(batches, best.value, "ks", mfc="none", mew=1.3, ms=9, label="best, 400,000 updates")
+    axes[1].plot(batches, best.value, "ks", mfc="none", mew=1.3, ms=9, label="best (80 min: used)")
     axes[1].set_yscale("log")
     _log(axes[1], "batch_seconds", "peak learning rate", "published")
     beside(axes[1])

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from sslrepro.claims.laws import _fieller, _fit
+from sslrepro.claims.laws import _fieller, _fit, together
 from sslrepro.report.batch_size import checkpoints, plain_ticks, published
 from sslrepro.report.panels import done, nothing, panels
 
@@ -121,7 +121,8 @@ def draw_spreads(folder: Path, metrics: dict[str, str]) -> Figure:
 
 
 def _means(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One row a (batch, updates), with `group`: the same where hours are the same within 1 %."""
+    """One row a (batch, updates), with `group`: the same where the verdict takes hours for equal."""
     table = table[(table.updates > 0) & table[metric].notna()]
     means = table.groupby(["batch_seconds", "updates"])[[metric, "hours_seen"]].mean().reset_index().sort_values("hours_seen")
-    return means.assign(group=np.cumsum(means.hours_seen.pct_change().fillna(1.0).to_numpy() > 0.01))
+    groups = together(means.hours_seen.to_numpy())
+    return means.assign(group=np.repeat(np.arange(len(groups)), [len(group) for group in groups]))

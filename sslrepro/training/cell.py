@@ -209,6 +209,8 @@ def _run_seed(
             metrics |= measured(module, settings, seed) | inference_macs(settings)
     else:
         (folder / "evidence.json").write_text(json.dumps({"status": state.status, **state.evidence}, indent=1, default=str))
+    if state.spikes:
+        (folder / "spikes.json").write_text(json.dumps(state.spikes, indent=1))
     described = {
         "cell": settings.model_dump(mode="json"), "seed": seed, "hashes": identity, "commit": commit(), "machine": machine(),
         "unavailable": scores.unavailable, "notes": scores.notes, "chance": chance,

@@ -53,6 +53,8 @@ class State:
     losses: list[float] = field(default_factory=list)  # of the last updates, for the divergence rule
     best_loss: float = 1e30  # the best mean of 20 updates so far
     suspicion: dict[str, Any] = field(default_factory=dict)  # the evidence of a divergence, until the run ends by it
+    spikes: list[dict[str, Any]] = field(default_factory=list)  # losses far above those before: update, loss, utterances
+    threads: int = 0  # on a processor: sums are rounded in another order with another number
     snapshots: dict[str, dict[str, float]] = field(default_factory=dict)  # share of the run -> validation metrics there
     valid: dict[str, list[float]] = field(default_factory=dict)  # last validation: row in the corpus -> nats, correct, masked frames
 
@@ -79,6 +81,7 @@ def train(
         objective.parameters(), lr=t.peak_rate, betas=tuple(t.betas), eps=t.eps, weight_decay=t.weight_decay, fused=True
     )
     state = _resume(objective, optimizer, folder)
+    _keep_threads(state, fabric.device, progress)
     guard = Guard(objective, optimizer, fabric.device)
     model, optimizer = fabric.setup(Step(objective), optimizer)
     health, unread = Health(objective, data.names), Unread()
@@ -138,7 +141,11 @@ def train(
         saving = (reading or votes_are_free) and decided(fabric, stop or time.monotonic() - saved > t.checkpoint_seconds)
         if not (reading or saving):
             continue
+        known = len(state.spikes) and state.spikes[-1]["update"]
         value, unsound = unread.read(state, sums, health)
+        for spike in state.spikes:
+            if spike["update"] > known:
+                progress.say(f"the loss of update {spike['update']} is {spike['loss']:.3f}, far above those before; see spikes.json")
         problem = None
         if unsound and t.precision == "bf16" and unsound.before.update != retried:
             unsound.before.restore(state)
@@ -220,6 +227,15 @@ def _resume(objective: Objective, optimizer: torch.optim.Optimizer, folder: Path
     objective.load_state_dict(weights)
     optimizer.load_state_dict(optimizer_state)
     return State(**{**state, "history": [tuple(row) for row in state["history"]]})
+
+
+def _keep_threads(state: State, device: torch.device, progress: Progress) -> None:
+    """A run goes on with as many threads as it began with, or it would end with other bits."""
+    if device.type == "cpu":
+        if state.threads not in (0, torch.get_num_threads()):
+            progress.say(f"goes on with {state.threads} thread(s), as it began, not {torch.get_num_threads()}: the same bits")
+            torch.set_num_threads(state.threads)
+        state.threads = torch.get_num_threads()
 
 
 def _steps(share: float) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from sslrepro.training.ranks import rank
 if TYPE_CHECKING:
     from sslrepro.objectives.base import Objective
     from sslrepro.training.loop import State
+
+MOST_SPIKES = 50  # kept of a run: the last
 
 
 class Budget:
@@ -52,7 +55,8 @@ class Health:
     non_finite: the loss or a gradient of an update is NaN or infinite (in 16 bits: also when made again in float32); the weights stay
     those before it. diverged: the mean loss of 20 updates is above both twice the best such mean and chance + 1 (without a chance level,
     above the former alone); the run ends where its metrics are next logged. collapsed: the objective's own rule (code use, variance),
-    after a tenth of the run.
+    after a tenth of the run. A loss above both twice the median of the 20 before it and chance + 1 is a spike: it is kept with its update
+    and utterances, and let pass, as most do; of a divergence the evidence has those that led to it.
     """
 
     def __init__(self, objective: Objective, names: Callable[[np.ndarray], list[str]]) -> None:
@@ -60,19 +64,23 @@ class Health:
         self.objective, self.names = objective, names
 
     def after_update(self, loss: float, update: int, members: np.ndarray, state: State) -> None:
+        before, chance = state.losses[-20:], self.objective.chance().get("loss", -math.inf)
+        if len(before) >= 5 and loss > max(2 * statistics.median(before), chance + 1):
+            state.spikes = [*state.spikes, {"update": update, "loss": loss, "utterances": self.names(members)}][-MOST_SPIKES:]
         state.losses = [*state.losses, loss][-200:]
         window = state.losses[-20:]
         if len(window) < 20 or state.suspicion:
             return
         mean = sum(window) / 20
         state.best_loss = min(state.best_loss, mean)
-        if mean > 2 * state.best_loss and mean > self.objective.chance().get("loss", -math.inf) + 1:
+        if mean > 2 * state.best_loss and mean > chance + 1:
             state.suspicion = {
                 "update": update,
                 "mean_of_last_20": mean,
                 "best_mean_of_20": state.best_loss,
                 "losses": window,
                 "utterances": self.names(members),
+                "spikes": [spike for spike in state.spikes if spike["update"] > update - 20],
             }
 
     def non_finite(self, loss: float, members: np.ndarray, state: State) -> tuple[str, dict[str, Any]]:

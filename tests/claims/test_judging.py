@@ -58,7 +58,7 @@ def batches(top, rates, seeds=(0, 1, 2), noise=0.002, speaker_sd=0.05):
     made = Made(top)
     for batch, rate in zip(BATCHES, rates, strict=True):
         for seed in seeds:
-            made.clustered(f"b{batch}", seed, "phone_ctc.per", rate + noise * made.random.normal(), speaker_sd)
+            made.clustered(f"b{batch}", seed, "fine_tune_60min.per", rate + noise * made.random.normal(), speaker_sd)
     return made
 
 
@@ -68,7 +68,7 @@ def test_replicated_with_parts_and_interval(tmp_path):
     assert row.verdict == "replicated"
     assert 0 <= row.low <= row.effect <= row.high
     assert row.effect == min(part["margin"] for part in row.parts)
-    assert row.metric == "phone_ctc.per" and row.seeds == 3 and row.stale is False
+    assert row.metric == "fine_tune_60min.per" and row.seeds == 3 and row.stale is False
     assert row.paper["clean"]["tag"] == "C" and row.paper["clean"]["values"][0] == 34.53
 
 
@@ -162,7 +162,7 @@ def test_models_that_do_not_read_decide_nothing(tmp_path):
 
 def test_a_collapsed_run_is_left_out_and_named(tmp_path):
     made = batches(tmp_path, [0.5, 0.4, 0.3, 0.2], seeds=(0, 1, 2, 3))
-    made.add("b128", 9, status="collapsed", phone_ctc__per=0.9)
+    made.add("b128", 9, status="collapsed", fine_tune_60min__per=0.9)
     made.write()
     row = rows(tmp_path)["batch-01"]
     assert row.verdict == "replicated" and row.seeds == 4
@@ -188,6 +188,7 @@ def test_a_part_that_cannot_be_judged_keeps_a_claim_open(tmp_path):
         for batch, rate in zip(BATCHES, rates, strict=True):
             for seed in range(3):
                 made.clustered(f"b{batch}", seed, "asr.wer", rate)
+                made.clustered(f"b{batch}", seed, "phone_ctc.per", rate)
                 made.add(f"b{batch}", seed, verification__eer=rate / 2)
         made.write()
         row = rows(tmp_path / name)["batch-13"]
@@ -315,7 +316,7 @@ def test_tables_that_disagree_are_an_error(tmp_path):
     made = batches(tmp_path, [0.5, 0.4, 0.3, 0.2])
     made.metrics = [(*row[:4], row[4] + 0.1 * (row[1] == "b32")) for row in made.metrics]
     made.write()
-    with pytest.raises(UserError, match=r"b32 seed \d: phone_ctc.per is .* collect the study's results again"):
+    with pytest.raises(UserError, match=r"b32 seed \d: fine_tune_60min.per is .* collect the study's results again"):
         rows(tmp_path)
 
 
@@ -329,7 +330,7 @@ def test_scoreboard(tmp_path):
     assert all(needed | {"reason", "stale"} <= set(row) for row in written)
     assert len(json.loads((folder / "batch_size" / "verdicts.json").read_text())) == 13
     text = (folder / "scoreboard.md").read_text()
-    assert "| batch-01 | **replicated** |" in text and "46 not run" in text
+    assert "| batch-01 | **replicated** |" in text and "47 not run" in text
     again = scoreboard("gpu", tmp_path)
     assert [row.as_dict() for row in again] == [row.as_dict() for row in found]
     unpublished = {claim.id for study in load_ledger() for claim in study.claims if not claim.published}

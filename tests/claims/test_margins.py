@@ -60,8 +60,13 @@ CASES = [
     ({"kind": "spread", "of": "y", "at_most": 4, "absolute": True}, [curve([10, 12, 13])], 0.25),
     (
         {"kind": "spread", "of": "y", "at_most": 0.2, "at": "x", "pick": "largest"},
-        [curve([1.0, 1.1, 5, 0.9, 9], x=[10, 10.05, 20, 10, 20])],
+        [curve([1.0, 1.1, 5, 0.9, 9], x=[10, 10.2, 20, 10, 20])],
         0.0,
+    ),
+    (  # of two groups as large, the worse one counts
+        {"kind": "spread", "of": "y", "at_most": 0.2, "at": "x", "pick": "largest"},
+        [curve([1.0, 1.0, 10, 12], x=[10, 10, 20, 20])],
+        1 - (2 / 11) / 0.2,
     ),
     (
         {"kind": "variance", "of": "y", "less": "o", "more": "s"},

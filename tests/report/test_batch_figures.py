@@ -18,12 +18,14 @@ def labels(axis):
 
 
 def test_each_codebook_is_drawn_where_its_metric_exists(tmp_path):
-    accuracy, perplexity, cosine = batch_size.draw_codes(
+    accuracy, perplexity, cosine, published = batch_size.draw_codes(
         made(tmp_path, {"cost.updates": 8.0, "cost.hours_seen": 1.0, "phone.accuracy": 0.5, **CODES})
     ).axes
     assert labels(accuracy) == ["published"]
     assert labels(perplexity) == ["ours, codebook 1", "ours, codebook 2"]
     assert labels(cosine) == ["ours, codebook 1", "published, codebook 1"]
+    assert labels(published) == ["published, codebook 1", "published, codebook 2"]
+    assert published.lines[0].get_ydata().tolist() == [127, 103, 158, 211, 171, 136, 173]
 
 
 def test_trajectories_go_through_the_snapshots(tmp_path):

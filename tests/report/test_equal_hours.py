@@ -27,9 +27,9 @@ def test_the_law_holds_from_the_updates_on_where_it_was_made_to():
     assert np.allclose(spreads(law(0.0), "error").largest, 0.0)
 
 
-def test_hours_within_one_per_cent_are_equal_and_others_are_not():
+def test_hours_within_three_per_cent_are_equal_and_others_are_not():
     table = pd.DataFrame(
-        {"batch_seconds": [1.0, 2.0, 3.0], "updates": [300, 150, 98], "hours_seen": [1.0, 1.005, 1.03], "error": [1.0, 2.0, 9.0]}
+        {"batch_seconds": [1.0, 2.0, 3.0], "updates": [300, 150, 98], "hours_seen": [1.0, 1.025, 1.04], "error": [1.0, 2.0, 9.0]}
     )
     found = spreads(table, "error").set_index("updates")
     assert found.loc[98].to_dict() == pytest.approx({"median": 2 / 3, "largest": 2 / 3, "groups": 1.0})
@@ -66,6 +66,6 @@ def test_ends_of_the_other_rules_are_hollow(tmp_path):
     rows = [(cell, 0, metric, value) for cell, hours in (("b8", 1.0), ("lr-linear-b8", 1.0), ("lr-constant-b8", 1.0))
             for metric, value in (("cost.updates", 400), ("cost.hours_seen", hours), ("pretrain.valid_loss", 3.0))]  # fmt: skip
     pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
-    axis = draw_against_hours(tmp_path, "pretrain.valid_loss", "loss").axes[0]
+    axis = draw_against_hours(tmp_path, {"pretrain.valid_loss": "loss"}).axes[0]
     hollow = [line.get_label() for line in axis.lines if line.get_markerfacecolor() == "none"]
     assert hollow == ["constant rate, end", "linear rate, end"]

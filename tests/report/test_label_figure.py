@@ -36,6 +36,8 @@ def test_published_shares_and_a_profile_without_fine_tunings(tmp_path):
     row = table.query("batch_seconds == 2400 and minutes == 600").set_index("decoder").error
     assert dict(row) == {"greedy": 11.11, "n-gram": 6.59}
     assert len(table[table.batch_seconds.isna()]) == 10
+    replaced = table.query("batch_seconds == 87.5 and minutes == 600").set_index("decoder").error
+    assert dict(replaced) == {"greedy": 47.74, "n-gram": 29.81}, "the corrected run"
     figure = batch_size.draw_labels(made(tmp_path, [("b16", 0, "phone.accuracy", 0.5)]))
     assert [text.get_text() for text in figure.axes[0].texts] == ["this profile fine-tunes nothing"]
 
@@ -49,5 +51,5 @@ def test_reading_with_an_n_gram_stands_beside_the_same_run_read_greedily(tmp_pat
     table = batch_size.decoders(made(tmp_path, rows))
     assert table[["batch_seconds", "seed", "greedy", "n-gram"]].to_numpy().tolist() == [[0.0, 3, 50.0, 40.0], [8.0, 3, 50.0, 40.0]]
     ours, theirs = batch_size.draw_decoders(tmp_path).axes
-    assert ours.get_title() == "ours: PER (seeds: 1)" and sum(len(line.get_xdata()) for line in theirs.lines[:-1]) == 40
-    assert batch_size.draw_labels(tmp_path).axes[0].get_title() == "ours; seeds: greedy 2, n-gram 1"
+    assert ours.get_title() == "ours: PER (up to 1 seeds)" and sum(len(line.get_xdata()) for line in theirs.lines[:-1]) == 40
+    assert batch_size.draw_labels(tmp_path).axes[0].get_title() == "ours; up to 2 seeds"

@@ -28,12 +28,12 @@ KILLS = 20
 ALWAYS = {"checkpoint_seconds": 1.0e-3}  # a checkpoint after every update
 
 
-def run(corpus_dir, settings, folder, should_stop=lambda: False, slow=0.0, targets=None, dies_in=None):
+def run(corpus_dir, settings, folder, should_stop=lambda: False, slow=0.0, targets=None, dies_in=None, threads=1):
     """Train one seed in `folder`; `slow` seconds a log make the kill land anywhere in the run.
 
     dies_in: (update, micro-batch), both 0-based, whose loss this process does not live to see.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(key64(0, "init"))
     objective = objectives.build(settings)
@@ -93,8 +93,9 @@ def test_twenty_kills_leave_no_trace(tiny_corpus_dir, make_cell, tmp_path):
         {"budget": {"unit": "hours", "amount": 0.03}, "schedule": {"kind": "tri_stage", "warmup": 0.1, "hold": 0.4, "final_scale": 0.05}},
         {"budget": {"unit": "flops", "amount": 3.0e9}, "schedule": {"kind": "cyclic", "cycles": 3}},
         {"budget": {"unit": "updates", "amount": 12.0}, "precision": "bf16"},
+        {"budget": {"unit": "updates", "amount": 8.0}, "schedule": {"kind": "constant", "warmup": 0.3}},
     ],
-    ids=["hours-tri-stage", "flops-cyclic", "bf16"],
+    ids=["hours-tri-stage", "flops-cyclic", "bf16-linear", "constant"],
 )
 @pytest.mark.parametrize("objective", sorted(objectives.OBJECTIVES))
 def test_stopping_and_resuming_changes_nothing(objective, changes, project, make_cell, make_profile, tmp_path):
@@ -164,6 +165,19 @@ def test_stopping_between_two_logs_loses_no_metric(tiny_corpus_dir, make_cell, t
     assert checkpoint.load_latest(tmp_path / "stopped" / "checkpoints")[2]["since_log"]["masked"][0] > 0
     _, state = run(tiny_corpus_dir, make_cell(), tmp_path / "stopped")
     assert state.history == reference.history
+
+
+def test_resumed_with_other_threads_it_goes_on_with_its_own(tiny_corpus_dir, make_cell, tmp_path):
+    """Two threads round sums in another order than one."""
+    settings = make_cell(training={"budget": {"unit": "updates", "amount": 8.0}}, model={"encoder": {"width": 128, "ffn": 512}})
+    wanted, reference = run(tiny_corpus_dir, settings, tmp_path / "two", threads=2)
+    other, _ = run(tiny_corpus_dir, settings, tmp_path / "one")
+    asked = iter([False] * 3 + [True])
+    with pytest.raises(Interrupted):
+        run(tiny_corpus_dir, settings, tmp_path / "stopped", lambda: next(asked, True), threads=2)
+    last, state = run(tiny_corpus_dir, settings, tmp_path / "stopped", threads=1)
+    assert state.threads == reference.threads == 2 and same(last, wanted)
+    assert not same(other, wanted), "else this shows nothing"
 
 
 def test_workers_change_nothing(tiny_corpus_dir, make_cell, tmp_path):

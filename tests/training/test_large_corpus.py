@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,22 @@ def test_an_update_of_a_large_corpus_is_as_much_work(tmp_path, monkeypatch):
     small = work(corpus_of(LIBRISPEECH // 100, tmp_path / "small"), 0, 64, monkeypatch)
     large = work(corpus_of(LIBRISPEECH, tmp_path / "large"), 0, 64, monkeypatch)
     assert small[1:] == large[1:]  # the first one also imports and caches
+
+
+def test_dealing_out_an_update_takes_as_long(tmp_path):
+    """What calls do not show: no update touches all of a corpus a hundred times as large. Processor time, the least of several turns."""
+    took = []
+    for name, utterances in (("small", LIBRISPEECH // 100), ("large", LIBRISPEECH)):
+        data = TrainingData(Corpus(corpus_of(utterances, tmp_path / name)), CellSettings(), 0, draws, Shapes(lambda n: n // 320, 320), None)
+        data.names(np.concatenate(data.plan.update(0)))  # what is cached
+        turns = []
+        for turn in range(5):
+            began = time.process_time()
+            for update in range(20 * turn, 20 * turn + 20):
+                data.names(np.concatenate(data.plan.update(update)))
+            turns.append(time.process_time() - began)
+        took.append(min(turns))
+    assert took[1] < 5 * took[0], took
 
 
 def test_an_update_is_as_much_work_anywhere_in_an_epoch(tmp_path, monkeypatch):

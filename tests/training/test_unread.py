@@ -12,7 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sslrepro import objectives
 from sslrepro.data.corpus import Corpus
 from sslrepro.data.loading import Shapes, TrainingData
+from sslrepro.data.targets import Targets, build_targets
+from sslrepro.models.upstream import Upstream
 from sslrepro.objectives import contrastive
+from sslrepro.paths import targets_dir
 from sslrepro.training import loop
 from sslrepro.training.gradients import Step, update_gradients
 from sslrepro.training.loop import train
@@ -52,14 +55,32 @@ class Operators(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("kind", ["contrastive", "reconstruction", "regression", "cloned_regression", "random_projection", "variable"])
-def test_an_update_runs_where_nothing_can_be_read(kind, tiny_corpus_dir, make_cell, monkeypatch):
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "contrastive",
+        "reconstruction",
+        "regression",
+        "cloned_regression",
+        "random_projection",
+        "variable",
+        "masked_prediction",
+        "distillation",
+    ],
+)
+def test_an_update_runs_where_nothing_can_be_read(kind, project, tiny_corpus_dir, make_cell, make_profile, monkeypatch):
     monkeypatch.setattr(contrastive, "torch_generator", lambda *key, device: None)  # the meta device has none
     monkeypatch.setattr(contrastive, "gumbel_noise", lambda shape, generator: torch.zeros(shape, device=META))
     compression = {"encoder": {"compression": {"kind": "variable", "rate": 1.5}}}
     settings = make_cell("reconstruction", model=compression) if kind == "variable" else make_cell(kind)
     objective = objectives.build(settings)
-    data = TrainingData(Corpus(tiny_corpus_dir), settings, 0, objective.draws, Shapes.of(objective), None)
+    targets = None
+    if kind == "masked_prediction":
+        build_targets(make_profile(), "mfcc")
+        targets = Targets(targets_dir("tiny", "mfcc"))
+    if kind == "distillation":
+        objective.begin(Upstream(settings.objective.teacher_model), fresh=True)
+    data = TrainingData(Corpus(tiny_corpus_dir), settings, 0, objective.draws, Shapes.of(objective), targets)
     if kind in ("regression", "cloned_regression"):
         objective.train()(data[0], loop.Totals(10.0, 10.0, 1, 0.0, 0))  # the teacher is the student from here on
     objective.to(META)

@@ -54,6 +54,19 @@ def test_the_rule_of_divergence(health):
     assert suspected(health, [3.0] * 40 + [5.0] * 60) is None, "above chance, but not twice the best"
 
 
+def test_a_spike_is_named_and_let_pass(health):
+    """The update and its utterances, also before the twentieth; a divergence has those that led to it."""
+    state = State()
+    for update, loss in enumerate([4.0] * 10 + [40.0] + [4.0] * 40 + [2.6] * 5, start=1):
+        health.after_update(loss, update, np.array([update]), state)
+    assert state.spikes == [{"update": 11, "loss": 40.0, "utterances": ["u11"]}] and not state.suspicion
+    state = State()
+    for update, loss in enumerate([4.0] * 40 + [12.0] * 20, start=1):
+        health.after_update(loss, update, np.array([update]), state)
+    led = state.suspicion["spikes"]
+    assert state.suspicion["update"] == 51 and led[0] == {"update": 41, "loss": 12.0, "utterances": ["u41"]}
+
+
 def run(corpus_dir, settings, folder, spoil=None):
     folder.mkdir()
     torch.manual_seed(key64(0, "init"))

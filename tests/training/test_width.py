@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -164,13 +165,34 @@ def test_with_a_teacher_processes_are_the_bigger_batch(kind, tiny_corpus_dir, ma
         assert all(same(read(folder, other)[1], last) for other in range(1, processes))
 
 
-def test_a_rank_that_is_killed_leaves_no_trace(tiny_corpus_dir, make_cell, tmp_path, monkeypatch):
-    """The agent starts all ranks again, and they go on from the checkpoint, between two logs, to the same bits."""
+SCHEDULES = itertools.cycle(
+    [
+        {"kind": "linear", "warmup": 0.3},
+        {"kind": "tri_stage", "warmup": 0.1, "hold": 0.4, "final_scale": 0.05},
+        {"kind": "cyclic", "cycles": 2},
+        {"kind": "constant", "warmup": 0.3},
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule"),
+    [
+        pytest.param(kind, next(SCHEDULES), id=kind, marks=[] if kind == "contrastive" else pytest.mark.slow)
+        for kind in sorted(objectives.OBJECTIVES)
+    ],
+)
+def test_a_rank_that_is_killed_leaves_no_trace(kind, schedule, project, tiny_corpus_dir, make_cell, make_profile, tmp_path, monkeypatch):
+    """The agent starts all ranks again, and they go on from the checkpoint, between two logs, with workers, to the same bits."""
     monkeypatch.setattr(loop, "LOGS", 2)
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # else the second sitting may read addresses of the first (torch 2.11)
-    settings = make_cell(training={**FOUR, "checkpoint_seconds": 1.0e-3})
-    one_host(2, lambda: train_one(tiny_corpus_dir, tmp_path / "whole", settings))
-    one_host(2, lambda: train_one(tiny_corpus_dir, tmp_path / "killed", settings, dies_at=6), restarts=1)
+    settings = make_cell(kind, training={**FOUR, "schedule": schedule, "checkpoint_seconds": 1.0e-3, "workers": 1})
+    targets = None
+    if kind == "masked_prediction":
+        build_targets(make_profile(), "mfcc")
+        targets = targets_dir("tiny", "mfcc")
+    one_host(2, lambda: train_one(tiny_corpus_dir, tmp_path / "whole", settings, targets))
+    one_host(2, lambda: train_one(tiny_corpus_dir, tmp_path / "killed", settings, targets, dies_at=6), restarts=1)
     first = json.loads((tmp_path / "killed" / "seen-1-1.json").read_text())[0][0]
     assert first == 6, "the second sitting goes on from the checkpoint"
     state, last = read(tmp_path / "killed")
