@@ -96,7 +96,7 @@ def draw_against_batch(folder: Path, metrics: dict[str, str]) -> Figure:
     paper = published_final().dropna(subset="batch_seconds")
     drawn, withdrawn = paper[~paper.withdrawn], paper[paper.withdrawn]
     sns.lineplot(drawn, x="batch_seconds", y="test_clean_greedy", hue="label_hours", ax=axes[-1], marker="o")
-    axes[-1].plot(withdrawn.batch_seconds, withdrawn.test_clean_greedy, "kx", ms=5, ls="", label="87.5 s as first\npublished")
+    axes[-1].plot(withdrawn.batch_seconds, withdrawn.test_clean_greedy, "kx", ms=5, mew=1.2, ls="", label="87.5 s as first\npublished")
     axes[-1].legend(title="hours of labels", fontsize="small")
     _log(axes[-1], "batch_seconds", "WER on test-clean, %", "published, 400,000 updates")
     return done(figure)
@@ -266,6 +266,7 @@ def draw_codes(folder: Path) -> Figure:
     for book, (marker, values) in enumerate(zip("s^", perplexities, strict=True), start=1):
         theirs.plot(paper.batch_seconds, values, f"k{marker}--", mfc="none", mew=1.2, label=f"published, codebook {book}")
     theirs.set(ylabel="published, of 320", ylim=(0, 320))
+    theirs.grid(False)
     theirs.legend(fontsize="small", loc="lower right")
     for axis in axes:
         if axis.get_legend_handles_labels()[0]:
