@@ -69,15 +69,14 @@ def test_dealing_out_an_update_takes_as_long(tmp_path):
     took = []
     for name, utterances in (("small", LIBRISPEECH // 100), ("large", LIBRISPEECH)):
         data = TrainingData(Corpus(corpus_of(utterances, tmp_path / name)), CellSettings(), 0, draws, Shapes(lambda n: n // 320, 320), None)
-        data.names(np.concatenate(data.plan.update(0)))  # what is cached
         turns = []
         for turn in range(5):
             began = time.process_time()
-            for update in range(20 * turn, 20 * turn + 20):
-                data.names(np.concatenate(data.plan.update(update)))
+            for update in range(200 * turn, 200 * turn + 200):
+                data.plan.update(update)
             turns.append(time.process_time() - began)
         took.append(min(turns))
-    assert took[1] < 5 * took[0], took
+    assert took[1] < 2 * took[0], took  # 0.8 times; 4 times with one sort of all durations in it
 
 
 def test_an_update_is_as_much_work_anywhere_in_an_epoch(tmp_path, monkeypatch):
