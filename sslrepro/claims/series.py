@@ -76,7 +76,7 @@ def meets(column: np.ndarray, wanted: Condition) -> np.ndarray:
     `min_share` is a share of the largest)."""
     if isinstance(wanted, dict):
         numbers = pd.to_numeric(pd.Series(column), errors="coerce").to_numpy(float)  # a label is in no range
-        least = wanted["min_share"] * numbers.max(initial=-np.inf) if "min_share" in wanted else wanted.get("min", -np.inf)
+        least = wanted["min_share"] * np.nanmax(numbers, initial=-np.inf) if "min_share" in wanted else wanted.get("min", -np.inf)
         return (numbers >= least) & (numbers <= wanted.get("max", np.inf))
     return np.isin(column, wanted if isinstance(wanted, list) else [wanted])
 

@@ -9,7 +9,7 @@ from sslrepro.claims.contrasts import Kept
 from sslrepro.claims.counter import Reverse, Swap, shuffled
 from sslrepro.claims.kinds import Test as AnyTest
 from sslrepro.claims.margins import Part, smallest
-from sslrepro.claims.series import Frame, Series, Undecidable
+from sslrepro.claims.series import Frame, Series, Undecidable, meets
 
 
 def series(name, values, **coordinates):
@@ -251,3 +251,8 @@ def test_counter_tables_turn_only_what_they_name():
     mixed = shuffled(frame, swap, 400, np.random.default_rng(0))
     assert set(mixed["a"].values[:, 0]) == {1, 5}
     assert (mixed["a"].values + mixed["b"].values == [6, 8, 11]).all()
+
+
+def test_a_range_may_begin_at_a_share_of_the_largest():
+    assert meets(np.array([8.0, 16.0, 32.0, 128.0]), {"min_share": 0.125}).tolist() == [False, True, True, True]
+    assert meets(np.array(["a", "16", "128"]), {"min_share": 0.5}).tolist() == [False, False, True]
