@@ -44,21 +44,23 @@ def contrasts(folder: Path) -> pd.DataFrame:
 
 def draw_shapes(folder: Path, profile: Profile) -> Figure:
     """By how much Slim is above Small of the same objective, a pale point a seed and the mean with Student's 95 % interval, a panel a
-    metric (linear to 5 %, logarithmic beyond); and validation loss over the depths at equal parameters and budget, with one standard
+    metric (linear to 5 %, logarithmic beyond); and what was scored of the depths at equal parameters and budget, with one standard
     deviation over seeds."""
     called = names_of(folder)
     metrics = [metric for metric in METRICS if metric in results(folder, PAIR)]
-    figure, axes = panels(len(metrics) + 1, width=4.2)
+    depths = with_layers(folder, profile)
+    scored = [metric for metric in METRICS if metric in depths and depths.dropna(subset=metric).layers.nunique() > 2]
+    figure, axes = panels(len(metrics) + max(len(scored), 1), width=4.2)
     for axis, metric in zip(axes, metrics, strict=False):
         _ratios(axis, pairs(folder, metric), called[metric])
-    depths = with_layers(folder, profile)
-    if depths.empty:
+    if not scored:
         return nothing(figure, axes[-1], "no family of depths in this profile")
     depths = depths.assign(objective=depths.objective.replace(NAMES))
-    sns.lineplot(depths, x="layers", y="loss", hue="objective", marker="o", errorbar=("sd", 1), ax=axes[-1])
-    axes[-1].set(xlabel="layers, at equal parameters and FLOPs", ylabel="validation loss", xscale="log")
-    axes[-1].set_xticks(sorted(depths.layers.unique()), [f"{layers}" for layers in sorted(depths.layers.unique())])
-    axes[-1].minorticks_off()
+    for axis, metric in zip(axes[len(metrics) :], scored, strict=True):
+        sns.lineplot(depths, x="layers", y=metric, hue="objective", marker="o", errorbar=("sd", 1), ax=axis)
+        axis.set(xlabel="layers, at equal parameters and FLOPs", ylabel=called[metric], xscale="log")
+        axis.set_xticks(sorted(depths.layers.unique()), [f"{layers}" for layers in sorted(depths.layers.unique())])
+        axis.minorticks_off()
     return done(figure)
 
 
