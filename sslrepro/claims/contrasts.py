@@ -224,8 +224,8 @@ class CountBest(TestBase):
 
 
 class PairDifferences(TestBase):
-    """The mean absolute difference between pairs of points of `of` is less than the mean of other - of, both relative to the mean of
-    `of`. The second is signed: noise alone does not make it large."""
+    """The mean absolute difference between pairs of points of `of` is less than the mean difference of `of` and `other`, whichever is the
+    larger, both relative to the mean of `of`. Signs are those of the point estimate: noise alone makes neither large."""
 
     kind: Literal["pair_differences"]
     series = ("of", "other")
@@ -242,7 +242,8 @@ class PairDifferences(TestBase):
         level = of.values.mean(axis=1)
         differences = of.values[:, i] - of.values[:, j]
         apart = (other - of.values).mean(axis=1) / level
-        name = f"mean difference between {self.match}s less mean difference {self.other} - {self.of}, relative"
+        apart = apart * np.sign(apart[0])
+        name = f"mean difference between {self.match}s less that of {self.other} and {self.of}, relative"
         whole = at_most(name, np.abs(differences).mean(axis=1) / level - apart, 0, strict=True)
         signed = (differences * np.sign(differences[0])).mean(axis=1) / level  # noise makes an absolute difference larger, this one not
         return [replace(whole, each=at_most(name, signed - apart, 0, strict=True).margin[None])]

@@ -58,7 +58,7 @@ class CellSeries(Settings):
     end), with cost.updates, cost.hours_seen and cost.seconds in proportion. `lengths`: a coordinate's name; one point for every length x
     that the cell measured (`metric_x`). `factors`: one point for every choice of compression factors at which the cell was scored
     (`metric:s2-q1-k4`), with the coordinates `factors` (the name), `squeeze`, `query`, `key_value` and `pooling`, the product of the
-    last two."""
+    last two. `paired_with`: a template, filled with the cell's coordinates, of the cell whose seeds alone count here."""
 
     cells: str | list[str]
     also: dict[str, dict[str, str | float]] = Field(default_factory=dict)
@@ -68,6 +68,7 @@ class CellSeries(Settings):
     snapshots: bool = False
     lengths: str | None = None
     factors: bool = False
+    paired_with: str | None = None
 
     def templates(self) -> dict[str, dict[str, str | float]]:
         """Every name template with the coordinates it gives besides its own."""

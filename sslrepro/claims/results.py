@@ -61,21 +61,25 @@ class Results:
     def names(self) -> list[str]:
         return sorted(self.runs)
 
-    def values(self, cell: str, metric: str, sources: tuple[Source, ...] = ("seeds", "speakers")) -> np.ndarray | None:
-        """A cell's resampled mean over its completed seeds `(1 + draws,)`; None where no seed has the metric."""
-        name = (cell, metric, sources)
+    def values(
+        self, cell: str, metric: str, sources: tuple[Source, ...] = ("seeds", "speakers"), partner: str | None = None
+    ) -> np.ndarray | None:
+        """A cell's resampled mean over its completed seeds `(1 + draws,)`, of those that `partner` has, too; None where no seed has the
+        metric."""
+        name = (cell, metric, sources, partner)
         if name not in self._values:
-            self._values[name] = self._resampled(cell, metric, sources)
+            self._values[name] = self._resampled(cell, metric, sources, partner)
         return self._values[name]
 
-    def seeds(self, cell: str, metric: str) -> tuple[int, ...]:
-        """The completed seeds that have the metric."""
-        rows = self._rows(self.metrics, cell, metric.removeprefix(COMPLEMENT))
-        return tuple(sorted(set(rows.seed.tolist())))
+    def seeds(self, cell: str, metric: str, partner: str | None = None) -> tuple[int, ...]:
+        """The completed seeds that have the metric, those of a partner among them."""
+        found = set(self._rows(self.metrics, cell, metric.removeprefix(COMPLEMENT)).seed.tolist())
+        return tuple(sorted(found if partner is None else found & set(self.seeds(partner, metric))))
 
-    def _resampled(self, cell: str, metric: str, sources: tuple[Source, ...]) -> np.ndarray | None:
+    def _resampled(self, cell: str, metric: str, sources: tuple[Source, ...], partner: str | None) -> np.ndarray | None:
         plain = metric.removeprefix(COMPLEMENT)
         rows = self._rows(self.metrics, cell, plain).sort_values("seed")
+        rows = rows[rows.seed.isin(self.seeds(cell, metric, partner))]
         if rows.empty:
             return None
         seeds, observed = tuple(rows.seed.tolist()), rows.value.to_numpy(float)
@@ -94,12 +98,14 @@ class Results:
 
     def _clusters(self, cell: str, metric: str, seeds: tuple[int, ...], observed: np.ndarray) -> SpeakerSums | TrialScores | None:
         trials = self._rows(self.trials, cell, metric)
+        trials = trials[trials.seed.isin(seeds)]
         if set(trials.seed) == set(seeds):
             place = trials.seed.map({s: i for i, s in enumerate(seeds)}).to_numpy()
             names = tuple(sorted(set(trials.speaker)))
             bins = [np.array(row.split(), int) for row in trials.bins]
             return trial_scores(place, trials.speaker.to_numpy(), bins, trials.same.to_numpy(), names)
         rows = self._rows(self.speakers, cell, metric)
+        rows = rows[rows.seed.isin(seeds)]
         if set(rows.seed) != set(seeds):
             return None
         errors, units = (
@@ -160,13 +166,15 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
         return f"no metric stands for {', '.join(roles)} at this profile"
     points: list[dict[str, str | float]] = []
     values: list[np.ndarray] = []
-    read: list[tuple[str, str]] = []
+    read: list[tuple[str, str, str | None]] = []
     wanted = spec.templates()
     matched = [(cell, found) for cell in results.names() for found in matches(cell, wanted)]
     for cell, captured in matched:
+        partner = spec.paired_with and spec.paired_with.format(**captured)
+        partner = partner if partner in results.runs else None  # a partner that has not run is missed by the test itself
         for role, metric in named.items():
             for share, length, full in _points(results, cell, metric, spec):
-                value = results.values(cell, full, sources)
+                value = results.values(cell, full, sources, partner)
                 extra = {key: results.values(cell, m, sources) for key, m in spec.coordinates.items()}
                 if value is None or any(v is None for v in extra.values()):
                     continue
@@ -176,7 +184,7 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
                     point[key] = float(f"{extra[key][0] * grows:.12g}")  # cells of 5 and of 6 seeds may have their mean's last bit apart
                 points.append(point)
                 values.append(value)
-                read.append((cell, full))
+                read.append((cell, full, partner))
     if not points:
         known = f"cells {', '.join(c for c, _ in matched)} have no {', '.join(named.values())}" if matched else NO_CELL
         why = results.unscored([cell for cell, _ in matched], list(named.values()))
@@ -184,7 +192,7 @@ def cell_series(name: str, spec: CellSeries, metrics: dict[str, str | None], res
     coordinates = {key: np.array([p[key] for p in points]) for key in points[0]}
     series = Series(name, coordinates, np.stack(values, axis=1)).where(spec.where)
     kept = set(series.coordinates["cell"])  # a cell that only the name's pattern fits has no say, nor the number of its seeds
-    results.used |= {(cell, full): len(results.seeds(cell, full)) for cell, full in read if cell in kept}
+    results.used |= {(cell, full): len(results.seeds(cell, full, partner)) for cell, full, partner in read if cell in kept}
     for reason in results.unscored([cell for cell, _ in matched], list(named.values())):
         cells = [cell for cell, _ in matched if reason in results.unscored([cell], list(named.values()))]
         results.lacking.append(f"{name} lacks {', '.join(cells)}: {reason}")

@@ -139,8 +139,10 @@ def _floors(axis: Axes, floors: pd.DataFrame, metric: str, best: float) -> None:
 
 def arms(folder: Path) -> pd.DataFrame:
     """Whether the U has both its arms: how far the smallest and the largest size lie above the best between them, paired by seed, with
-    Student's 95 % intervals, at each budget. `both`: neither interval reaches zero. The best is that of the means, as in the ledger."""
+    Student's 95 % intervals, at each budget. `both`: neither interval reaches zero; a curve whose best is no better than random weights
+    says nothing of training. The best is that of the means, as in the ledger."""
     ours, names, rows = results(folder, SWEEP).query('family == "paper\'s share"'), names_of(folder), []
+    random = results(folder, FLOORS)
     for (objective, budget), part in ours.groupby(["objective", "budget"]):
         for metric in [name for name in METRICS if name in part]:
             wide = part.pivot_table(index="seed", columns="size_pct", values=metric)
@@ -150,10 +152,26 @@ def arms(folder: Path) -> pd.DataFrame:
             ends = [paired(wide[size], wide[inner]) for size in (wide.columns[0], wide.columns[-1])]
             relative = [tuple(value / wide[inner].mean() for value in end) for end in ends]
             both = "yes" if all(low > 0 for _, low, _ in ends) else "no"
+            if metric in random and random.groupby("size_pct")[metric].mean().min() <= wide.mean().min():
+                both = "no gain over random weights"
             rows.append((NAMES[objective], budget, names[metric], f"{inner:g} %", *(told(end, "+.1%") for end in relative), both))
     rows.sort(key=lambda row: (list(BUDGETS).index(row[1]) != 1, list(BUDGETS).index(row[1])))  # the full budget, then the others
     columns = ["objective", "budget", "metric", "best between", "smallest above it", "largest above it", "both"]
     return pd.DataFrame(rows, columns=columns).set_index("objective")
+
+
+def gains(folder: Path) -> pd.DataFrame:
+    """How far the error of each size at the full budget lies below that of random weights of its own shape, paired by seed, with Student's
+    95 % intervals: a linear probe reads more from wider states, trained or not, and what training gives is this difference."""
+    ours = results(folder, SWEEP).query("family == \"paper's share\" and budget == 'full'")
+    random, names, rows = results(folder, FLOORS), names_of(folder), {}
+    for metric in [name for name in ("content", "speaker") if name in ours and name in random]:
+        floors = random.pivot_table(index="seed", columns="size_pct", values=metric)
+        for objective, part in ours.groupby("objective"):
+            wide = part.pivot_table(index="seed", columns="size_pct", values=metric)
+            sizes = [size for size in wide if size in floors]
+            rows[names[metric], NAMES[objective]] = {f"{size:g} %": told(paired(floors[size], wide[size])) for size in sizes}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["metric", "objective"])
 
 
 def draw_shares(folder: Path) -> Figure:

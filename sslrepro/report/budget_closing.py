@@ -21,7 +21,9 @@ def of_arms(arms: pd.DataFrame) -> str:
         return "This profile has no curve of three sizes."
     curves = [(f"{objective} ({row.metric}, best at {row['best between']})", row.both) for objective, row in full.iterrows()]
     told = {both: ", ".join(name for name, its in curves if its == both) or "none" for both in ("yes", "no")}
-    return f"Both arms lie above the best between them beyond the interval: {told['yes']}. Not so: {told['no']}."
+    idle = ", ".join(name for name, its in curves if its not in told)
+    said = f" No better than random weights, so that its shape says nothing of training: {idle}." if idle else ""
+    return f"Both arms lie above the best between them beyond the interval: {told['yes']}. Not so: {told['no']}.{said}"
 
 
 def of_shares(best: pd.DataFrame) -> str:

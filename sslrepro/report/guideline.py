@@ -54,8 +54,8 @@ def standing(vertex: Vertex, means: pd.Series) -> str:
         if abs(nearest - best) > 1 or (said != INSIDE and 0 < best < len(sizes) - 1):
             where = f"at {vertex.size:.2g}" if said == INSIDE else f"past the {said.rpartition(' ')[2]}"
             return f"not identified: the fit is lowest {where}, the runs at {sizes[best]:.2g}"
-    if said == INSIDE and not (vertex.low > 0 and math.isfinite(vertex.high)):
-        return "not identified: the interval is open"
+    if said == INSIDE and not (vertex.low > 0 and vertex.high <= sizes.max()):
+        return "not identified: the interval is open, or reaches past the sizes that ran"
     return said
 
 
@@ -188,7 +188,7 @@ def draw_guideline(folder: Path, profile: Profile) -> Figure:
     line = _across(fitted)
     if line is not None:
         flops, sizes, power = line
-        label = "budget to the power {:.2f}\n[{:.2f}, {:.2f}]".format(*power)
+        label = f"between the medians: budget\nto the power {power[0]:.2f}"
         axis.plot(flops, sizes / 1e6, ":", color="0.4", label=label)
     handles = [plt.Line2D([], [], color=colour, marker="o", linestyle="", label=METRICS[m][1]) for m, colour in _colours().items()]
     handles += [plt.Line2D([], [], color="0.3", marker=m, linestyle="", label=OBJECTIVES[o]) for o, m in MARKERS.items()]

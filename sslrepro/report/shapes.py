@@ -50,7 +50,7 @@ def draw_shapes(folder: Path, profile: Profile) -> Figure:
     metrics = [metric for metric in METRICS if metric in results(folder, PAIR)]
     depths = with_layers(folder, profile)
     scored = [metric for metric in METRICS if metric in depths and depths.dropna(subset=metric).layers.nunique() > 2]
-    figure, axes = panels(len(metrics) + max(len(scored), 1), width=4.2)
+    figure, axes = panels(len(metrics) + max(len(scored), 1), width=4.2, across=3)
     for axis, metric in zip(axes, metrics, strict=False):
         _ratios(axis, pairs(folder, metric), called[metric])
     if not scored:

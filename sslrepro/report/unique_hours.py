@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from sslrepro.config import Profile
@@ -40,7 +41,7 @@ def draw_unique(folder: Path) -> Figure:
             mine = table[table.variant == variant].groupby("hours")[metric].agg(["mean", "std"]).dropna(subset="mean")
             if len(mine):
                 beside = mine.index * 1.13**number  # so that bars stand side by side
-                style = {"fmt": STYLES[variant], "color": f"C{number}", "capsize": 3, "markersize": 6}
+                style = {"fmt": STYLES[variant], "color": sns.color_palette("tab10")[number], "capsize": 3, "markersize": 6}
                 axis.errorbar(beside, mine["mean"], mine["std"].fillna(0.0), label=variant, **style)
         axis.set(xscale="log", xlabel="unique hours, of 960", ylabel=names[metric])
         axis.set_xticks(hours, [f"{value:g}" for value in hours])

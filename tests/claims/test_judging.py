@@ -350,3 +350,20 @@ def test_one_measuring_cell_gives_a_point_for_each_length(tmp_path):
     made.write()
     row = rows(tmp_path, "summarymixing")["sm-05"]
     assert row.verdict == "replicated" and [part["value"] for part in row.parts] == pytest.approx([1, 2])
+
+
+def test_slim_is_held_against_small_seed_by_seed(tmp_path):
+    """Further seeds of Slim, better by chance, are no part of it: on the seeds of both the two differ by what they were made to."""
+    made = Made(tmp_path, "budget")
+    for objective in ("hubert", "wav2vec2", "tera"):
+        for seed in range(12):
+            level = 0.4 + 0.05 * (seed % 3) - 0.2 * (seed > 5)
+            made.add(f"{objective}-slim", seed, phone_ctc__per=level)
+            if seed < 6:
+                made.add(f"{objective}-small", seed, phone_ctc__per=level * 1.1)
+    for seed in range(3):
+        made.add("floor-random", seed, phone_ctc__per=0.95)
+    made.write()
+    row = rows(tmp_path, "budget")["budget-08"]
+    part = next(part for part in row.parts if part["name"] == "hubert: slim / small")
+    assert part["value"] == pytest.approx(1 / 1.1) and row.low == pytest.approx(row.effect) and row.seeds == 6

@@ -99,6 +99,11 @@ CASES = [
         ],
         -0.1,
     ),
+    (  # the other may be the better one
+        {"kind": "pair_differences", "of": "y", "other": "z", "match": "x"},
+        [curve([10, 12], x=[1, 2]), curve([7, 9], "z", x=[1, 2])],
+        1 / 11,
+    ),
     (
         {"kind": "pair_differences", "of": "y", "other": "z", "match": "x"},
         [curve([9, 11]), curve([14, 16], "z")],

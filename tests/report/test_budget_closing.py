@@ -18,6 +18,8 @@ def test_arms():
     arms = pd.DataFrame([row, row | {"both": "no"}, row | {"budget": "half"}], index=["HuBERT", "TERA", "TERA"])
     said = closing.of_arms(arms)
     assert said.endswith("interval: HuBERT (validation loss, best at 50 %). Not so: TERA (validation loss, best at 50 %).")
+    arms.loc["wav2vec 2.0"] = row | {"metric": "equal error rate", "both": "no gain over random weights"}
+    assert closing.of_arms(arms).endswith("says nothing of training: wav2vec 2.0 (equal error rate, best at 50 %).")
     assert closing.of_arms(arms[:0]).startswith("This profile")
 
 

@@ -271,6 +271,20 @@ def test_arms_are_told_from_noise(tmp_path):
     assert table.loc["HuBERT", "smallest above it"].startswith("+5.0%")
 
 
+def test_gains_are_over_random_weights_of_the_same_shape(tmp_path):
+    """The large size has the lower error, the small one the larger gain; and a curve above all random weights has no arms to speak of."""
+    trained = {"hubert-size30": 0.5, "hubert-slim": 0.45, "hubert-size473": 0.4}
+    random = {"floor-random-size30": 0.9, "floor-random": 0.7, "floor-random-size473": 0.5}
+    rows = [("budget", cell, s, "phone_ctc.per", per + 0.01 * s) for cell, per in (trained | random).items() for s in range(3)]
+    rows += [("budget", cell, s, "verification.eer", per) for cell, per in trained.items() for s in range(3)]
+    rows += [("budget", "floor-random", s, "verification.eer", 0.3) for s in range(3)]
+    pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    found = budget.gains(tmp_path).loc[("phone error rate", "HuBERT")]
+    assert [text.split()[0] for text in found] == ["+0.400", "+0.250", "+0.100"] and list(found.index) == ["30 %", "100 %", "473 %"]
+    both = budget.arms(tmp_path).set_index("metric").both
+    assert both.to_dict() == {"phone error rate": "no", "equal error rate": "no gain over random weights"}
+
+
 def test_a_half_budget_that_was_not_scored_is_not_in_the_legend(folder):
     table = pd.read_csv(folder / "metrics.csv")
     half = table.cell.str.endswith("-half") & (table.metric == "verification.eer")
