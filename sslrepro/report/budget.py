@@ -152,7 +152,7 @@ def arms(folder: Path) -> pd.DataFrame:
             ends = [paired(wide[size], wide[inner]) for size in (wide.columns[0], wide.columns[-1])]
             relative = [tuple(value / wide[inner].mean() for value in end) for end in ends]
             both = "yes" if all(low > 0 for _, low, _ in ends) else "no"
-            if metric in random and random.groupby("size_pct")[metric].mean().min() <= wide.mean().min():
+            if len(random) and metric in random and random.groupby("size_pct")[metric].mean().min() <= wide.mean().min():
                 both = "no gain over random weights"
             rows.append((NAMES[objective], budget, names[metric], f"{inner:g} %", *(told(end, "+.1%") for end in relative), both))
     rows.sort(key=lambda row: (list(BUDGETS).index(row[1]) != 1, list(BUDGETS).index(row[1])))  # the full budget, then the others
@@ -165,7 +165,7 @@ def gains(folder: Path) -> pd.DataFrame:
     95 % intervals: a linear probe reads more from wider states, trained or not, and what training gives is this difference."""
     ours = results(folder, SWEEP).query("family == \"paper's share\" and budget == 'full'")
     random, names, rows = results(folder, FLOORS), names_of(folder), {}
-    for metric in [name for name in ("content", "speaker") if name in ours and name in random]:
+    for metric in [name for name in ("content", "speaker") if len(random) and name in ours and name in random]:
         floors = random.pivot_table(index="seed", columns="size_pct", values=metric)
         for objective, part in ours.groupby("objective"):
             wide = part.pivot_table(index="seed", columns="size_pct", values=metric)
