@@ -129,7 +129,7 @@ def test_every_curve_is_over_its_own_best(folder):
     for axis in figure.axes:
         for line in axis.get_lines():
             y = np.asarray(line.get_ydata(), float)
-            assert len(y) < 3 or y.min() == pytest.approx(1.0)
+            assert len(y) < 3 or line.get_marker() == "x" or y.min() == pytest.approx(1.0)  # but random weights
     assert figure.axes[0].get_title() == "HuBERT" and len(figure.axes[2].containers) == 1  # TERA's half budget: the published one alone
 
 

@@ -120,14 +120,17 @@ def test_a_vertex_that_the_runs_do_not_show_has_no_number(tmp_path, laptop):
     assert guideline.draw_guideline(tmp_path, laptop).axes
 
 
+OPEN = "not identified: the interval is open, or reaches past the sizes that ran"
+
+
 def test_standing_of_a_vertex():
     means = pd.Series([3.0, 2.0, 2.1, 4.0], index=[1.0, 2.0, 4.0, 8.0])
     draws = np.zeros(3)
     told = {size: guideline.standing(Vertex(size, low, high, 2.0, 1.0, 1 < size < 8, draws), means) for size, low, high in
-            ((2.5, 2.0, 3.0), (7.5, 7.0, 9.0), (9.0, 8.0, 10.0), (3.0, 0.0, np.inf))}  # fmt: skip
+            ((2.5, 2.0, 3.0), (7.5, 7.0, 9.0), (9.0, 8.0, 10.0), (3.0, 0.0, np.inf), (2.6, 2.0, 9.0))}  # fmt: skip
     assert told == {
         2.5: "inside", 7.5: "not identified: the fit is lowest at 7.5, the runs at 2",
-        9.0: "not identified: the fit is lowest past the largest, the runs at 2", 3.0: "not identified: the interval is open",
+        9.0: "not identified: the fit is lowest past the largest, the runs at 2", 3.0: OPEN, 2.6: OPEN,
     }  # fmt: skip
     falling = pd.Series([3.0, 2.0, 1.5, 1.2], index=means.index)
     assert guideline.standing(u_curve(means.index, falling), falling) in ("on the bound: largest", "not identified: the interval is open")
