@@ -171,7 +171,10 @@ def gains(folder: Path) -> pd.DataFrame:
             wide = part.pivot_table(index="seed", columns="size_pct", values=metric)
             sizes = [size for size in wide if size in floors]
             rows[names[metric], NAMES[objective]] = {f"{size:g} %": told(paired(floors[size], wide[size])) for size in sizes}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["metric", "objective"]) if rows else pd.DataFrame()
+    if not rows:
+        return pd.DataFrame()
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["metric", "objective"])
+    return table[sorted(table, key=lambda size: float(size.removesuffix(" %")))]
 
 
 def draw_shares(folder: Path) -> Figure:
