@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def measured() -> str:
             )  # fmt: skip
     header = ["profile", "study", "trained cells", "runs", "updates", "hours of speech seen", "hours of training", "speech a second, s"]
     return markdown(header, rows)
+
+
+def quick() -> str:
+    """Seconds of `quick`'s cells, all seeds, by study, of the one run that was kept."""
+    kept = json.loads((root() / "benchmarks" / "results" / "quick.json").read_text(encoding="utf-8"))
+    return markdown(["study", "cells, s"], [[study, f"{sum(cells.values())}"] for study, cells in sorted(kept["seconds_of_cells"].items())])
 
 
 def planned() -> str:
@@ -81,7 +88,7 @@ def _size(cells: list[CellPlan]) -> str:
     return f"{megabytes / 1000:,.1f} GB" if megabytes >= 100 else f"{megabytes:.1f} MB"
 
 
-SECTIONS = {"measured": measured, "planned": planned, "gpu-hours": gpu_hours}
+SECTIONS = {"measured": measured, "quick": quick, "planned": planned, "gpu-hours": gpu_hours}
 
 
 def page() -> Path:

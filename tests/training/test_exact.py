@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+from schedules import SCHEDULES
 
 from sslrepro import objectives
 from sslrepro.data.corpus import Corpus
@@ -116,12 +117,6 @@ def test_stopping_and_resuming_changes_nothing(objective, changes, project, make
 SHORT = {  # two micro-batches an update
     "budget": {"unit": "updates", "amount": 6.0}, "batch_seconds": 6.0, "micro_batch_seconds": 3.0, "valid_every": 1.0, **ALWAYS,
 }  # fmt: skip
-SCHEDULES = [
-    {"kind": "linear", "warmup": 0.3},
-    {"kind": "tri_stage", "warmup": 0.1, "hold": 0.4, "final_scale": 0.05},
-    {"kind": "cyclic", "cycles": 2},
-    {"kind": "constant", "warmup": 0.3},
-]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from schedules import SCHEDULES
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from sslrepro import objectives
@@ -165,21 +166,11 @@ def test_with_a_teacher_processes_are_the_bigger_batch(kind, tiny_corpus_dir, ma
         assert all(same(read(folder, other)[1], last) for other in range(1, processes))
 
 
-SCHEDULES = itertools.cycle(
-    [
-        {"kind": "linear", "warmup": 0.3},
-        {"kind": "tri_stage", "warmup": 0.1, "hold": 0.4, "final_scale": 0.05},
-        {"kind": "cyclic", "cycles": 2},
-        {"kind": "constant", "warmup": 0.3},
-    ]
-)
-
-
 @pytest.mark.parametrize(
     ("kind", "schedule"),
     [
-        pytest.param(kind, next(SCHEDULES), id=kind, marks=[] if kind == "contrastive" else pytest.mark.slow)
-        for kind in sorted(objectives.OBJECTIVES)
+        pytest.param(kind, schedule, id=kind, marks=[] if kind == "contrastive" else pytest.mark.slow)
+        for kind, schedule in zip(sorted(objectives.OBJECTIVES), itertools.cycle(SCHEDULES))
     ],
 )
 def test_a_rank_that_is_killed_leaves_no_trace(kind, schedule, project, tiny_corpus_dir, make_cell, make_profile, tmp_path, monkeypatch):
