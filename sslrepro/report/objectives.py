@@ -24,7 +24,7 @@ FORMS = {
 def draw_objectives(folder: Path, profile: Profile) -> Figure:
     """A row an objective at the Slim size, and a row each other form of one: errors with one standard deviation over its seeds, whose
     number is in the name; beside them what they cost in FLOPs, training and (pale) what labels and teachers had cost before. Lines
-    across: random weights, where the profile scores them."""
+    across: random weights of that size, where the profile scores them."""
     table, called = with_flops(results(folder, FORMS), profile), names_of(folder)
     metrics = [name for name in ("content", "speaker") if name in table]
     if not metrics or table.dropna(subset="flops").empty:
@@ -34,16 +34,14 @@ def draw_objectives(folder: Path, profile: Profile) -> Figure:
     rows = [(f"{NAMES.get(objective, objective)}{form} ({len(mine)})", mine) for (objective, form), mine in rows if len(mine)]
     width, height = 3.6 * (len(metrics) + 1) + 2.0, 0.42 * len(rows) + 1.6
     figure, axes = plt.subplots(1, len(metrics) + 1, figsize=(width, height), sharey=True, squeeze=False, layout="constrained")
-    floors = results(folder, {"floor-{floor}": {}, "floor-{floor}-{size}": {}})
+    random = results(folder, {"floor-random": {}})
     for axis, metric in zip(axes[0], metrics, strict=False):
         for place, (_, mine) in enumerate(rows):
             values = mine[metric].dropna()
             if len(values):
                 axis.errorbar(values.mean(), place, xerr=0.0 if len(values) == 1 else values.std(), fmt="o", color="C0", capsize=3)
-        for cell, floor in floors.groupby("cell"):
-            kind, _, size = cell.removeprefix("floor-").partition("-")
-            style = {"linestyle": ":" if size else "--", "label": f"{kind} weights" + (f", {size}" if size else "")}
-            axis.axvline(floor[metric].mean(), color="0.4", linewidth=1, **style)
+        if len(random):
+            axis.axvline(random[metric].mean(), color="0.4", linewidth=1, linestyle="--", label="random weights")
         axis.set(xlabel=f"{called[metric]}, lower is better")
     trained = np.array([mine.flops.mean() for _, mine in rows])
     before = np.array([mine.whole.mean() for _, mine in rows]) - trained
