@@ -10,8 +10,7 @@ against 277 at 1,000 frames), and activations and norms between the products cou
 two times, would be higher by all passes over memory that a library which does not fuse operations makes; the share that is told here is of
 the plain one. Nothing else should run meanwhile.
 
-On a processor a tensor of 32 MB comes and goes first, as in every training run: from then on glibc keeps freed memory of that size, where
-it would hand it back to the kernel and fault it in again at every call.
+The process keeps freed memory as a run does (training/allocator.py).
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from sslrepro.budget.mixers import MIXER_COSTS
 from sslrepro.config import CellSettings, EncoderSettings, MeasureSettings, ModelSettings, NoObjective
 from sslrepro.models.linear import product
 from sslrepro.models.mixers import MIXERS
+from sslrepro.training.allocator import keep_freed_memory
 from sslrepro.training.identity import commit, machine
 from sslrepro.training.measure import _Clock, _mixer
 
@@ -62,7 +62,7 @@ def floor_seconds(mixer: str, frames: int, rates: tuple[float, float]) -> float:
 def main() -> int:
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.empty(2**23 - 2**12)  # see above; glibc's rule ends at 32 MB
+    keep_freed_memory()
     wanted = MeasureSettings(mixer=[1], warmup=1, repeats=1)
     clock = _Clock(wanted, device, half=False)
     rows = []

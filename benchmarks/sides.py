@@ -18,6 +18,7 @@ from sslrepro.models.upstream import Upstream
 from sslrepro.objectives.base import Batch, Objective, Totals
 from sslrepro.objectives.contrastive import Contrastive
 from sslrepro.objectives.masked_prediction import MaskedPrediction
+from sslrepro.training.allocator import keep_freed_memory
 from sslrepro.training.gradients import Step, update_gradients
 
 RATE = 1.0e-4
@@ -27,6 +28,7 @@ class Ours:
     """Ours, through the functions of the training loop."""
 
     def __init__(self, peer: str, size: str, dtype: str, uneven: bool, device: str) -> None:
+        keep_freed_memory()  # as a run does (training/ranks.py); the peer's process is as its users have it
         self.fabric = Fabric(accelerator=device, devices=1, precision={"fp32": "32-true", "bf16": "bf16-mixed"}[dtype])
         self.objective = build_ours(peer, size)
         self.batches = batches_of("ours", self.objective, size, uneven)

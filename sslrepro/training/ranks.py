@@ -17,6 +17,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
 from sslrepro.config import CellSettings
+from sslrepro.training.allocator import keep_freed_memory
 
 
 def rank() -> int:
@@ -30,7 +31,8 @@ def alone() -> bool:
 
 
 def fabric_for(settings: CellSettings) -> Fabric:
-    """Devices and precision: under torchrun one process a device, on one node or several; else one device."""
+    """Devices and precision: under torchrun one process a device, on one node or several; else one device. Every run begins here."""
+    keep_freed_memory()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", str(local)))
     encoder = settings.model.encoder

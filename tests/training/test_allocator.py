@@ -1,0 +1,41 @@
+"""What a step frees stays with the process, unless its user has said how the allocator is to behave."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+COUNT = """
+import resource, sys
+import torch
+from sslrepro.training.allocator import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "keep" else False
+for step in range(40):
+    if step == 20:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is set")
+
+
+def counted(how: str, **env: str) -> tuple[str, int]:
+    """What the call returned, and page faults of twenty tensors of 64 MB, after as many, one after the other."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    told = subprocess.run([sys.executable, "-c", COUNT, how], env=clean | env, capture_output=True, text=True, check=True).stdout.split()
+    return told[0], int(told[1])
+
+
+def test_freed_memory_is_used_again_without_the_kernel():
+    kept, faults = counted("keep")
+    assert kept == "True"
+    assert faults < 100 < counted("plain")[1]
+
+
+def test_an_environment_that_sets_the_allocator_is_left_alone():
+    assert counted("keep", MALLOC_ARENA_MAX="2")[0] == "False"
