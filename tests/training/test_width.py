@@ -28,6 +28,7 @@ from sslrepro.data.targets import Targets, build_targets
 from sslrepro.draws import key64
 from sslrepro.errors import UserError
 from sslrepro.models.upstream import Upstream
+from sslrepro.objectives.base import LossOutput
 from sslrepro.paths import targets_dir
 from sslrepro.pipeline.profile import text
 from sslrepro.training import loop
@@ -42,7 +43,9 @@ FOUR = {  # micro-batches an update
 }  # fmt: skip
 
 
-def train_one(corpus: Path, folder: Path, settings: CellSettings, targets: Path | None = None, dies_at: int = -1) -> None:
+def train_one(
+    corpus: Path, folder: Path, settings: CellSettings, targets: Path | None = None, dies_at: int = -1, spoils_at: int = -1
+) -> None:
     """Leaves seen-<rank>-<sitting>.json (update and keys of each micro-batch), state and weights of each rank."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,13 @@ def train_one(corpus: Path, folder: Path, settings: CellSettings, targets: Path 
             if (rank(), sitting, totals.update) == (1, 0, dies_at) and within:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+    def spoil(module, arguments, output) -> LossOutput:
+        bad = module.training and (rank(), arguments[1].update) == (1, spoils_at)
+        single = settings.training.precision == "fp32"
+        return output._replace(loss=output.loss * torch.nan) if bad and (single or torch.is_autocast_enabled("cpu")) else output
+
     objective.register_forward_pre_hook(watch)
+    objective.register_forward_hook(spoil)
     state = train(objective, Corpus(corpus), targets and Targets(targets), settings, 0, folder, Progress(folder.name, every=0.0))
     (folder / f"state-{rank()}.json").write_text(json.dumps({**asdict(state), "seconds": 0}))
     save_file(objective.state_dict(), folder / f"weights-{rank()}.safetensors")
@@ -189,6 +198,20 @@ def test_a_rank_that_is_killed_leaves_no_trace(kind, schedule, project, tiny_cor
     state, last = read(tmp_path / "killed")
     wanted, weights = read(tmp_path / "whole")
     assert state == wanted and same(last, weights)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_one_rank_finds_not_finite_all_ranks_act_on(precision, tiny_corpus_dir, make_cell, tmp_path):
+    """In float32 the run ends on both with the same evidence and sound weights; in 16 bits both make the update again and go on."""
+    settings = make_cell(training={**FOUR, "precision": precision})
+    one_host(2, lambda: train_one(tiny_corpus_dir, tmp_path, settings, spoils_at=5))
+    (state, weights), (other, copy) = read(tmp_path, 0), read(tmp_path, 1)
+    assert state == other and same(weights, copy) and all(value.isfinite().all() for value in weights.values())
+    if precision == "bf16":
+        assert state["status"] == "completed" and state["update"] == 10
+    else:
+        assert state["status"] == "non_finite" and state["evidence"]["update"] == 6
+        assert set(state["evidence"]["utterances"]) == {name for _, name, *_ in samples(tmp_path)[5]}, "of both ranks"
 
 
 def test_torchrun_at_a_cell(project, make_cell, make_profile):
