@@ -211,7 +211,7 @@ def test_what_one_rank_finds_not_finite_all_ranks_act_on(precision, tiny_corpus_
         assert state["status"] == "completed" and state["update"] == 10
     else:
         assert state["status"] == "non_finite" and state["evidence"]["update"] == 6
-        assert set(state["evidence"]["utterances"]) == {name for _, name, *_ in samples(tmp_path)[5]}, "of both ranks"
+        assert set(state["evidence"]["utterances"]) == {name for _, _, _, name, _ in samples(tmp_path)[5]}, "of both ranks"
 
 
 def test_torchrun_at_a_cell(project, make_cell, make_profile):
