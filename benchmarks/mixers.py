@@ -16,6 +16,7 @@ The process keeps freed memory as a run does (training/allocator.py).
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -88,7 +89,7 @@ def main() -> int:
             print(f"{mixer:22} {frames:6} frames {1e3 * median(seconds):9.1f} ms  {floor / median(seconds):5.0%} of the floor  "
                   f"{median(seconds) / fused:6.2f} x fused attention", flush=True)  # fmt: skip
     about = machine()
-    name = (about["gpu"] if device.type == "cuda" else str(about["cpu"])).lower().replace(" ", "-")
+    name = re.sub(r"[^a-z0-9]+", "-", str(about["gpu" if device.type == "cuda" else "cpu"]).lower()).strip("-")
     path = Path(__file__).parent / "results" / f"mixers-{name}.json"
     path.parent.mkdir(exist_ok=True)
     described = {"command": "python -m benchmarks.mixers", "machine": about, "commit": commit(), "width": WIDTH, "heads": HEADS,

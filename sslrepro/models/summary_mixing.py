@@ -118,7 +118,8 @@ def mean(x: Tensor, padding: Padding) -> Tensor:
 def mean_of_blocks(x: Tensor, padding: Padding) -> Tensor:
     """The same of `(blocks, batch · frames, width / blocks)`, which is read where it lies."""
     x = x.unflatten(1, (len(padding.lengths), padding.size))
-    means = x.mean(2) if padding.valid is None else (_weights(padding, x) @ x).squeeze(2)  # (blocks, batch, width / blocks)
+    # a sum's gradient is a view, a mean's a tensor of all frames
+    means = x.sum(2) / padding.size if padding.valid is None else (_weights(padding, x) @ x).squeeze(2)  # (blocks, batch, width / blocks)
     return means.transpose(0, 1).flatten(1)[:, None]
 
 
