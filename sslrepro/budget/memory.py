@@ -43,7 +43,7 @@ def saved_bytes(module: nn.Module, forward: Callable[[], Tensor]) -> int:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
             kept[storage._cdata] = storage  # held, so that no other storage takes its address while we count
-        return tensor
+        return tensor.detach()  # an output that is kept for its own backward would hold its graph, and itself, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = forward()

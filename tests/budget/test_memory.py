@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from test_count import CONTRASTIVE, COSINE, FAMILIES, batch_of_one, noise_on_meta  # noqa: F401
@@ -98,6 +100,18 @@ def test_our_functions_keep_less() -> None:
     model = NAMED["wav2vec2-base"].model
     own, plain = (predicted_upstream(model, 250_000, kernels) for kernels in (PROCESSOR, PLAIN))
     assert own < 0.5 * plain
+
+
+def test_nothing_is_left_of_a_measured_pass() -> None:
+    """An output that autograd keeps for its own backward (of exp, of softmax) must not hold the graph that holds it."""
+    module = nn.Linear(1000, 1000)
+
+    def held() -> int:
+        gc.collect()
+        return sum(1 for thing in gc.get_objects() if isinstance(thing, torch.Tensor) and thing.shape == (7, 1000))
+
+    assert saved_bytes(module, lambda: module(torch.randn(7, 1000)).exp().sum()) >= 2 * 7 * 1000 * 4
+    assert held() == 0
 
 
 def test_activations_are_counted_once_and_parameters_never() -> None:
