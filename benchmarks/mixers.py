@@ -2,13 +2,13 @@
 
     python -m benchmarks.mixers            # writes benchmarks/results/mixers-<machine>.json; a GPU where there is one, else one thread
 
-There are two floors. `floor_seconds`, of the layer as one: the longer of two times, of its products' FLOPs (budget.mixers, exact backward
-included) at the best rate of a large matrix product in the same run, by torch's kernel or by models.linear's, and of the bytes that must
-be moved (input, output, weights and their gradients, once each) at the rate of a copy. There products by blocks of 96 x 96 count at the
-rate of 768 x 768, though they do a sixth of the work for each number moved (46 multiplications against 277 at 1,000 frames), and
-activations and norms count nothing. `floor_of_parts`, of its operations as they are: each at the longer of its own two times, where
-copies count nothing. What lies between the two only fused kernels could save, what lies above the second, better ones. Nothing else
-should run meanwhile.
+The floor is the longer of two times: the products' FLOPs (budget.mixers, exact backward included) at the best rate of a large matrix
+product in the same run, by torch's kernel or by models.linear's, and the bytes that must be moved (input, output, weights and their
+gradients, once each) at the rate of a copy. It is a floor of the whole layer:
+products by blocks of 96 x 96 count at the rate of 768 x 768, though they do a sixth of the work for each number moved (46 multiplications
+against 277 at 1,000 frames), and activations and norms between the products count nothing. A floor by parts, each at the longer of its own
+two times, would be higher by all passes over memory that a library which does not fuse operations makes; the share that is told here is of
+the plain one. Nothing else should run meanwhile.
 
 The process keeps freed memory as a run does (training/allocator.py).
 """
@@ -23,9 +23,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from sslrepro.budget.mixers import MIXER_COSTS
 from sslrepro.config import CellSettings, EncoderSettings, MeasureSettings, ModelSettings, NoObjective
@@ -63,27 +60,6 @@ def floor_seconds(mixer: str, frames: int, rates: tuple[float, float]) -> float:
     return max(2 * (part.macs + part.training) / rates[0], moved / rates[1])
 
 
-class Parts(TorchDispatchMode):
-    """Adds up, over the operations that run inside, the longer of two times: their FLOPs and their bytes at these rates."""
-
-    def __init__(self, rates: tuple[float, float]) -> None:
-        super().__init__()
-        self.rates, self.seconds = rates, 0.0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket
-        if name in (torch.ops.aten.copy_, torch.ops.aten.clone, torch.ops.aten.expand) or func.is_view:
-            return out
-        flops = flop_registry[name](*args, **(kwargs or {}), out_val=out) if name in flop_registry else 0
-        if name is torch.ops.mkldnn._linear_pointwise:
-            flops = 2 * args[0].numel() * args[1].shape[0]
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, torch.Tensor)]
-        moved = sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors)
-        self.seconds += max(flops / self.rates[0], moved / self.rates[1])
-        return out
-
-
 def main() -> int:
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -103,18 +79,14 @@ def main() -> int:
         fused = median(turns["attention"])
         for mixer, seconds in turns.items():
             floor = floor_seconds(mixer, frames, rate)
-            with Parts(rate) as parts:
-                calls[mixer]()
             rows.append(
                 {
                     "mixer": mixer, "frames": frames, "seconds": median(seconds), "floor_seconds": floor,
-                    "share_of_floor": floor / median(seconds), "floor_of_parts": parts.seconds,
-                    "share_of_parts": parts.seconds / median(seconds), "over_fused_attention": median(seconds) / fused,
+                    "share_of_floor": floor / median(seconds), "over_fused_attention": median(seconds) / fused,
                     "gflops": rate[0] / 1e9, "gbytes_a_second": rate[1] / 1e9,
                 }
             )  # fmt: skip
             print(f"{mixer:22} {frames:6} frames {1e3 * median(seconds):9.1f} ms  {floor / median(seconds):5.0%} of the floor  "
-                  f"{parts.seconds / median(seconds):5.0%} of its parts'  "
                   f"{median(seconds) / fused:6.2f} x fused attention", flush=True)  # fmt: skip
     about = machine()
     name = re.sub(r"[^a-z0-9]+", "-", str(about["gpu" if device.type == "cuda" else "cpu"]).lower()).strip("-")
