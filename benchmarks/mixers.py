@@ -8,7 +8,8 @@ gradients, once each) at the rate of a copy. It is a floor of the whole layer:
 products by blocks of 96 x 96 count at the rate of 768 x 768, though they do a sixth of the work for each number moved (46 multiplications
 against 277 at 1,000 frames), and activations and norms between the products count nothing. A floor by parts, each at the longer of its own
 two times, would be higher by all passes over memory that a library which does not fuse operations makes; the share that is told here is of
-the plain one. Nothing else should run meanwhile.
+the plain one. Mixers have the Conformer's activation, Swish, as the paper's recipe builds them; SummaryMixing is run with exact GELUs, a
+Transformer's, as well. Nothing else should run meanwhile.
 
 The process keeps freed memory as a run does (training/allocator.py).
 """
@@ -36,10 +37,13 @@ WIDTH, HEADS = 768, 8
 FRAMES = {"cpu": (500, 1000, 2000, 4000), "cuda": (500, 1000, 2000, 4000, 8000, 16000)}
 REPEATS = 5
 FLOAT = 4
+CASES = [(mixer, "swish") for mixer in MIXERS] + [("summary_mixing", "gelu")]
 
 
-def settings_of(mixer: str) -> CellSettings:
-    encoder = EncoderSettings(layers=1, width=WIDTH, heads=HEADS, mixer=mixer, dropout=0.0, attention_dropout=0.0)
+def settings_of(mixer: str, activation: str) -> CellSettings:
+    encoder = EncoderSettings(
+        layers=1, width=WIDTH, heads=HEADS, mixer=mixer, activation=activation, dropout=0.0, attention_dropout=0.0
+    )
     measure = MeasureSettings(mixer=[1], warmup=1, repeats=1)
     return CellSettings(model=ModelSettings(encoder=encoder), objective=NoObjective(), measure=measure)
 
@@ -55,7 +59,7 @@ def machine_rates(clock: _Clock) -> tuple[float, float]:
 
 
 def floor_seconds(mixer: str, frames: int, rates: tuple[float, float]) -> float:
-    part = MIXER_COSTS[mixer](settings_of(mixer).model.encoder, frames)
+    part = MIXER_COSTS[mixer](settings_of(mixer, "swish").model.encoder, frames)
     moved = FLOAT * (4 * frames * WIDTH + 3 * part.params)  # input, output and their gradients; weights twice, their gradients once
     return max(2 * (part.macs + part.training) / rates[0], moved / rates[1])
 
@@ -68,25 +72,25 @@ def main() -> int:
     clock = _Clock(wanted, device, half=False)
     rows = []
     for frames in FRAMES[device.type]:
-        calls = {mixer: _mixer(settings_of(mixer), frames, 0, device) for mixer in MIXERS}
-        turns: dict[str, list[float]] = {mixer: [] for mixer in MIXERS}
+        calls = {case: _mixer(settings_of(*case), frames, 0, device) for case in CASES}
+        turns: dict[tuple[str, str], list[float]] = {case: [] for case in CASES}
         rates = []
         for _ in range(REPEATS):  # all take turns, the machine's rates too
             rates.append(machine_rates(clock))
-            for mixer, call in calls.items():
-                turns[mixer].append(clock.medians({mixer: call})[mixer])
+            for case, call in calls.items():
+                turns[case].append(clock.medians({"mixer": call})["mixer"])
         rate = (median(r[0] for r in rates), median(r[1] for r in rates))
-        fused = median(turns["attention"])
-        for mixer, seconds in turns.items():
+        fused = median(turns["attention", "swish"])
+        for (mixer, activation), seconds in turns.items():
             floor = floor_seconds(mixer, frames, rate)
             rows.append(
                 {
-                    "mixer": mixer, "frames": frames, "seconds": median(seconds), "floor_seconds": floor,
+                    "mixer": mixer, "activation": activation, "frames": frames, "seconds": median(seconds), "floor_seconds": floor,
                     "share_of_floor": floor / median(seconds), "over_fused_attention": median(seconds) / fused,
                     "gflops": rate[0] / 1e9, "gbytes_a_second": rate[1] / 1e9,
                 }
             )  # fmt: skip
-            print(f"{mixer:22} {frames:6} frames {1e3 * median(seconds):9.1f} ms  {floor / median(seconds):5.0%} of the floor  "
+            print(f"{mixer:22} {activation:6} {frames:6} frames {1e3 * median(seconds):9.1f} ms  {floor / median(seconds):5.0%} of the floor  "
                   f"{median(seconds) / fused:6.2f} x fused attention", flush=True)  # fmt: skip
     about = machine()
     name = re.sub(r"[^a-z0-9]+", "-", str(about["gpu" if device.type == "cuda" else "cpu"]).lower()).strip("-")
