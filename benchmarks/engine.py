@@ -38,8 +38,9 @@ class Side:
     def __init__(self, library: str, **wanted: object) -> None:
         wanted = {"compiled": False, **wanted, "library": library}
         command = [sys.executable, "-m", "benchmarks.worker", json.dumps(wanted)]
-        # how threads wait is ours to choose for ours alone (sslrepro/__init__.py); a peer's are as its users have them
-        env = {name: value for name, value in os.environ.items() if library == "ours" or name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+        # how threads wait and memory lies is ours to choose for ours alone (sslrepro/__init__.py); a peer's are as its users have them
+        chosen = () if library == "ours" else ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE")
+        env = {name: value for name, value in os.environ.items() if name not in chosen}
         self._process = subprocess.Popen(command, cwd=HERE.parent, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
 

@@ -41,9 +41,7 @@ CASES = [(mixer, "swish") for mixer in MIXERS] + [("summary_mixing", "gelu")]
 
 
 def settings_of(mixer: str, activation: str) -> CellSettings:
-    encoder = EncoderSettings(
-        layers=1, width=WIDTH, heads=HEADS, mixer=mixer, activation=activation, dropout=0.0, attention_dropout=0.0
-    )
+    encoder = EncoderSettings(layers=1, width=WIDTH, heads=HEADS, mixer=mixer, activation=activation, dropout=0.0, attention_dropout=0.0)
     measure = MeasureSettings(mixer=[1], warmup=1, repeats=1)
     return CellSettings(model=ModelSettings(encoder=encoder), objective=NoObjective(), measure=measure)
 
@@ -90,8 +88,9 @@ def main() -> int:
                     "gflops": rate[0] / 1e9, "gbytes_a_second": rate[1] / 1e9,
                 }
             )  # fmt: skip
-            print(f"{mixer:22} {activation:6} {frames:6} frames {1e3 * median(seconds):9.1f} ms  {floor / median(seconds):5.0%} of the floor  "
-                  f"{median(seconds) / fused:6.2f} x fused attention", flush=True)  # fmt: skip
+            share, over = floor / median(seconds), median(seconds) / fused
+            print(f"{mixer:22} {activation:6} {frames:6} frames {1e3 * median(seconds):9.1f} ms  {share:5.0%} of the floor  {over:6.2f} x "
+                  "fused attention", flush=True)  # fmt: skip
     about = machine()
     name = re.sub(r"[^a-z0-9]+", "-", str(about["gpu" if device.type == "cuda" else "cpu"]).lower()).strip("-")
     path = Path(__file__).parent / "results" / f"mixers-{name}.json"
