@@ -14,7 +14,7 @@ import pytest
 
 from sslrepro.config import CorpusSettings
 
-LONGEST = ("test_dvc.py", "test_exact.py", "test_width.py")
+LONGEST = ("test_dvc.py", "test_exact.py", "test_width.py", "test_paper_cells.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

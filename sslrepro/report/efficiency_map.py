@@ -1,5 +1,7 @@
 """The map of all studies: each method of a profile by quality, size, MACs, measured time and training cost; what to use within limits.
 
+Times are those of `report.model_times`: every shape once, all on one machine.
+
 Quality on the map is the share of a gain, so that tasks can stand on one axis: 0 is the better floor of the method's own study by its
 metric, 1 the least error that any method of the profile has by that metric. Shares of different metrics do not compare closely, so each
 metric has a front of its own.
@@ -24,6 +26,7 @@ from sslrepro.config import CellSettings, Factors, ModelSettings, NoObjective, P
 from sslrepro.data.language import FIRST
 from sslrepro.errors import UserError
 from sslrepro.paths import results_dir, root
+from sslrepro.report import model_times
 
 QUALITY = {  # of frozen encoders; a method that has several is on the map by the first of them
     "asr.wer": "word error rate, frozen",
@@ -39,7 +42,6 @@ COSTS = {
     "flops": "pre-training FLOPs, labels and teachers too; no fine-tuning, no probe",
 }
 UNTRAINED = "initial"  # of an encoder whose weights are what its seed draws
-TIMED = 15.0  # of the lengths that a model was timed at, the nearest to so many seconds is on the map
 FRONTS = [f"front_{cost}" for cost in COSTS]
 MAP = ["study", "cell", "metric", "kept", "told", "error", "floor", "seeds", "frozen", *COSTS, "timed_on", *FRONTS]
 COLUMNS = ["study", "cell", "seed", "metric", "error", *COSTS, "timed_on", "frozen", "norm", "encoder", "copy"]
@@ -55,17 +57,27 @@ def methods(profile: Profile) -> pd.DataFrame:
     `params`, `macs` and `rtf` a second of speech (all without pre-training heads); `flops` (the cell's training and what was spent before
     it, not the probe's or the fine-tuning's). Each choice of compression factors that was scored is a method of its own, `cell:s2-q1-k1`.
 
-    Training is the budget where that is in FLOPs; else the hours that were heard, at the cost of the longest utterances. `rtf` is the
-    cell's own or that of a cell that times its weights, one utterance at a time; empty where there is none. `timed_on`: on what
-    processor. What adapters and ladders add is in `params` and `macs`; low-rank updates merge
-    into the weights. MACs are those of an utterance of PAPER_SECONDS, over its length. `encoder` says what was
-    scored: the same weights have the same, whichever cells they are scored in; `copy`: the cell begins with another's of its study.
-    `norm`: whether its front end has one, as a floor of it must.
+    Training is the budget where that is in FLOPs; else the hours that were heard, at the cost of the longest utterances. `rtf` is that of
+    the shape in results/<profile>/times.csv, empty where it has none; `timed_on`: on what machine. What adapters and ladders add is in
+    `params`, `macs` and `rtf`; low-rank updates merge into the weights. MACs are those of an utterance of PAPER_SECONDS, over its length.
+    `encoder` says what was scored: the same weights have the same, whichever cells they are scored in; `copy`: the cell begins with
+    another's of its study. `norm`: whether its front end has one, as a floor of it must.
 
     Reads results/<profile>/*/metrics.csv. Cells that the profile no longer has are left out: what they cost is not known. So are those
     scored on another language than the corpus's first: their errors compare with none of the others'.
     """
-    rows = []
+    times = model_times.kept(profile.profile)
+    found = [row | times.get(model_times.name(*shape), {"rtf": np.nan, "timed_on": ""}) for row, shape in _scored_shapes(profile)]
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def shapes(profile: Profile) -> list[model_times.Shape]:
+    """Of every method on the map."""
+    return [shape for _, shape in _scored_shapes(profile)]
+
+
+def _scored_shapes(profile: Profile) -> Iterator[tuple[dict, model_times.Shape]]:
+    """The rows of `methods` without their times, and what would be timed."""
     for path in sorted(results_dir(profile.profile).glob("*/metrics.csv")):
         runs = json.loads((path.parent / "runs.json").read_text(encoding="utf-8"))
         table = pd.read_csv(path).pivot_table(index=["study", "cell", "seed"], columns="metric", values="value")
@@ -73,58 +85,41 @@ def methods(profile: Profile) -> pd.DataFrame:
             settings = _settings(profile, f"{study}/{cell}")
             if settings is None or runs[cell][str(seed)]["status"] != "completed" or settings.data.languages not in (None, [FIRST]):
                 continue
-            timing = [name for name in _timings(profile, study, cell) if (study, name, seed) in table.index]
-            times = {name: _times(profile.studies[study].cells[name], table.loc[study, name, seed]) for name in timing}
             for metric, choice, tuned in _scored(values.dropna()):
                 model = settings.model.at(Factors(*map(int, CHOICE.fullmatch(choice).groups()))) if choice else settings.model
                 used = count(model, NoObjective(), round(PAPER_SECONDS * SAMPLE_RATE))
-                more, work = added(model, settings.downstream.fine_tune.method) if tuned else (0, 0.0)
-                timed = next((name for name, found in times.items() if choice in found), None)
+                method = settings.downstream.fine_tune.method if tuned else None
+                more, work = added(model, method) if method else (0, 0.0)
                 encoder = f"{_encoder(profile, f'{study}/{cell}')} {model.model_dump_json()}"
                 if tuned:
                     encoder += settings.downstream.fine_tune.model_dump_json(exclude={"shares", "keep"})
-                rows.append(
-                    {
-                        "study": study, "cell": cell + choice, "seed": seed, "metric": metric,
-                        "error": float(error(metric, values[metric + choice])), "params": used.params + more,
-                        "macs": used.macs / PAPER_SECONDS + work, "rtf": times[timed][choice] if timed else np.nan,
-                        "timed_on": runs[timed][str(seed)].get("machine", {}).get("cpu", "") if timed else "",
-                        "flops": _trained(settings, values) + np.nan_to_num(values.get("cost.setup_flops", 0.0)),
-                        "frozen": not tuned, "norm": settings.model.feature_norm, "encoder": encoder,
-                        "copy": (settings.start or "").startswith(f"{study}/"),
-                    }
-                )  # fmt: skip
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def of_one_processor(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the times of the processor on which most of its methods were timed alone; those of others do not compare."""
-    known = table[table.rtf.notna()].drop_duplicates(["study", "cell", "timed_on"])
-    return table if known.empty else table.assign(rtf=table.rtf.where(table.timed_on == known.timed_on.value_counts().index[0]))
+                row = {
+                    "study": study, "cell": cell + choice, "seed": seed, "metric": metric,
+                    "error": float(error(metric, values[metric + choice])), "params": used.params + more,
+                    "macs": used.macs / PAPER_SECONDS + work,
+                    "flops": _trained(settings, values) + np.nan_to_num(values.get("cost.setup_flops", 0.0)),
+                    "frozen": not tuned, "norm": settings.model.feature_norm, "encoder": encoder,
+                    "copy": (settings.start or "").startswith(f"{study}/"),
+                }  # fmt: skip
+                yield row, model_times.Shape(model, method)
 
 
 def timed(table: pd.DataFrame) -> str:
-    """How many methods have a time, on what, and how many were timed elsewhere. table: of `methods` or `efficiency_map`."""
-    one = of_one_processor(table)
-    each, known = (len(rows.drop_duplicates(["study", "cell"])) for rows in (one, one[one.rtf.notna()]))
-    elsewhere = len(table[table.rtf.notna()].drop_duplicates(["study", "cell"])) - known
-    on = f", on {one[one.rtf.notna()].timed_on.iloc[0]}" if known and (one.timed_on != "").any() else ""
-    return f"{known} of {each} timed{on}" + (f"; {elsewhere} on others left out" if elsewhere else "")
+    """How many methods have a time, and on what. table: of `methods` or `efficiency_map`."""
+    each, known = (len(rows.drop_duplicates(["study", "cell"])) for rows in (table, table[table.rtf.notna()]))
+    return f"{known} of {each} timed" + (f", on {table[table.rtf.notna()].timed_on.iloc[0]}" if known else "")
 
 
 def added(model: ModelSettings, method: TuningMethod) -> tuple[int, float]:
     """Weights that a tuning method leaves beside the encoder's, and the MACs of its linears a second of speech: adapters and ladders."""
-    if method.kind not in ("adapter", "ladder") or model.encoder is None:
+    if not model_times.adds(model, method):
         return 0, 0.0
     import torch  # only here is it needed
 
-    from sslrepro.downstream.fine_tune import CTCModel
-    from sslrepro.downstream.parameter_efficient import learned, prepare
-    from sslrepro.models.upstream import Upstream
+    from sslrepro.downstream.parameter_efficient import learned
 
     with torch.device("meta"):
-        tuned = CTCModel(Upstream(model), [])
-        prepare(tuned, method, updates=1)
+        tuned = model_times.tuned(model, method)
     beside = {name: p for name, p in learned(tuned).items() if not name.startswith("out.")}
     linear = sum(p.numel() for name, p in beside.items() if p.ndim == 2)
     return sum(p.numel() for p in beside.values()), linear * float(tuned.upstream.frame_rate)
@@ -141,26 +136,6 @@ def _encoder(profile: Profile, name: str) -> str:
     if settings is None or not isinstance(settings.objective, NoObjective):
         return name
     return _encoder(profile, settings.start) if settings.start else UNTRAINED
-
-
-def _timings(profile: Profile, study: str, cell: str) -> Iterator[str]:
-    """The cell, and those of its study that begin with its weights and learn nothing; of one shape, timed one utterance at a time."""
-    cells = profile.studies[study].cells
-    for name, other in cells.items():
-        same = name == cell or (other.start == f"{study}/{cell}" and isinstance(other.objective, NoObjective))
-        timed = other.measure is not None and other.measure.inference and (other.measure.batch, other.measure.threads) == (1, 1)
-        if same and timed and other.model == cells[cell].model:
-            yield name
-
-
-def _times(settings: CellSettings, values: pd.Series) -> dict[str, float]:
-    """Measured seconds a second of speech by choice of factors; that of the factors in the settings has no name."""
-    lengths = settings.measure.inference
-    length = min(lengths, key=lambda seconds: abs(seconds - TIMED))
-    name = "cost.inference_seconds" if len(lengths) == 1 else f"cost.inference_seconds_{length:g}"
-    found = values.dropna()
-    found = found[[key == name or key.startswith(f"{name}:") for key in found.index]]
-    return {key.removeprefix(name): value / length for key, value in found.items()}
 
 
 def _scored(values: pd.Series) -> Iterator[tuple[str, str, bool]]:
@@ -208,10 +183,10 @@ def efficiency_map(profile: Profile) -> pd.DataFrame:
 def with_fronts(table: pd.DataFrame) -> pd.DataFrame:
     """The table with `front_<cost>`, of each metric on its own: better than its floor, and no other method of the table that is scored by
     the same metric is both better and cheaper by that cost. So of a part of the map it is that part's front."""
-    table, one = table.copy(), of_one_processor(table)
+    table = table.copy()
     for cost in COSTS:
         table[f"front_{cost}"] = False
-        for _, rows in one.groupby("metric"):
+        for _, rows in table.groupby("metric"):
             costs = rows[cost].where((rows[cost] > 0) & (rows.kept > 0)).to_numpy(float)
             table.loc[rows.index, f"front_{cost}"] = on_front(costs, -rows["kept"].to_numpy(float))
     return table
@@ -284,7 +259,7 @@ def advise(
     Raises UserError where none fits, naming the least of each cost that is on the map, and floors and untrained models that do fit.
     """
     limits = {"params": max_params, "rtf": rtf, "flops": train_flops}
-    every = means(of_one_processor(table), metric)
+    every = means(table, metric)
     untrained = every.cell.str.fullmatch(FLOORS.pattern) | every.encoder.str.startswith(UNTRAINED)
     mean, fits = every[~untrained], every
     for cost, most in limits.items():

@@ -18,13 +18,14 @@ from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 from sslrepro.claims.curves import reached
 from sslrepro.config import Profile
 from sslrepro.paths import results_dir
+from sslrepro.report import model_times
 from sslrepro.report.batch_size import plain_ticks
-from sslrepro.report.efficiency_map import COSTS, FRONTS, QUALITY, efficiency_map, error, of_one_processor, timed
+from sslrepro.report.efficiency_map import COSTS, FRONTS, QUALITY, efficiency_map, error, shapes, timed
 from sslrepro.report.panels import beside, done, floors, half_interval, marks, nothing, panels, wide
 from sslrepro.report.style import write
 from sslrepro.report.tuning import UNITS
 
-STUDENTS = r"hubert|distilhubert.*|fithubert|lighthubert(?!.*first).*|melhubert-20ms"
+STUDENTS = r"hubert|distilhubert.*|fithubert|lighthubert(?!.*first).*|melhubert.*"
 RACE = {"wav2vec2": "wav2vec 2.0", "data2vec": "data2vec", "data2vec2": "data2vec 2.0"}  # which reaches a score first
 RIVALS, RACER = ("wav2vec2", "data2vec"), "data2vec2"
 CONTINUOUS = r"^(?P<continuous>distilhubert-continuous)(?:-r(?P<rate>[\d.]+))?$"
@@ -193,7 +194,6 @@ def draw_map(table: pd.DataFrame) -> Figure:
     """Every method on four costs: a colour a metric, each with the line of its own Pareto front, which holds on to the right; a shape a
     study; hollow where the error is not told from the floor's. Members of a front are numbered, and named at the right; points in one
     place share a label. What is worse than its floor by more than LEAST is a cross on the lower edge. table: efficiency_map's."""
-    every, table = table, of_one_processor(table)
     metrics, studies = list(dict.fromkeys(table.metric)), sorted(table.study.unique())
     colours = dict(zip(metrics, sns.color_palette("colorblind", len(metrics)), strict=True))
     shapes = dict(zip(studies, "osD^v<>p", strict=False))
@@ -223,7 +223,7 @@ def draw_map(table: pd.DataFrame) -> Figure:
             axis.xaxis.set_minor_locator(NullLocator())
         axis.axhline(0, color="0.5", linestyle=":", linewidth=1)
         axis.set(xlabel=label, ylabel="gain above the study's floor, % of the metric's largest", ylim=(LEAST - 5, 112))
-        axis.set_title(timed(every) if cost == "rtf" else _absent(table, known, cost), fontsize="small", loc="left")
+        axis.set_title(timed(table) if cost == "rtf" else _absent(table, known, cost), fontsize="small", loc="left")
     marks = [Line2D([], [], color=colours[m], marker="o", label=_words(m)) for m in metrics]
     marks += [Line2D([], [], color="0.3", marker=shapes[study], linestyle="", label=study) for study in studies]
     marks.append(
@@ -263,9 +263,9 @@ def _words(metric: str) -> str:
 
 
 def write_map(profile: Profile) -> tuple[pd.DataFrame, Figure]:
-    """`results/<profile>/map.csv`, `.svg` and `.png`: the map of all studies."""
+    """`results/<profile>/map.csv`, `.svg` and `.png`: the map of all studies, and `times.csv`: what it takes to run their models."""
+    model_times.write(profile.profile, shapes(profile))
     table, place = efficiency_map(profile), results_dir(profile.profile)
-    place.mkdir(parents=True, exist_ok=True)
     table.to_csv(place / "map.csv", index=False, float_format="%.6g", lineterminator="\n")
     return table, write(draw_map(table), place, "map")
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -62,6 +63,23 @@ def measured(module: Objective | Upstream, settings: CellSettings, seed: int, de
         metrics |= clock.medians(_names("mixer_seconds", mixers))
         metrics |= _updates(module, wanted, seed, clock) if wanted.update else {}
     return {f"cost.{name}": float(value) for name, value in metrics.items()}
+
+
+def inference_seconds(
+    models: dict[str, Callable[[], nn.Module]], seconds: float, repeats: int, device: torch.device | str | None = None
+) -> dict[str, float]:
+    """Median seconds that each model takes for one utterance of so many `seconds` on one thread, by its name. models: what makes an
+    upstream, or one that was tuned; all take turns, and each is made anew for its own, so that only one is held at a time."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    clock = _Clock(MeasureSettings(inference=[seconds], warmup=1, repeats=1), device, half=False)
+    noise = _noise(seconds, 1, 0, device)
+    lengths, turns = torch.tensor([noise.shape[1]]), {name: [] for name in models}
+    with _threads(1), torch.random.fork_rng(), torch.no_grad():
+        for _ in range(repeats):
+            for name, make in models.items():
+                module = make().to(device).eval()
+                turns[name].append(clock.medians({name: partial(module, noise, lengths)})[name])
+    return {name: median(found) for name, found in turns.items()}
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from sslrepro.budget.count import cell_cost
 from sslrepro.config import AdapterTuning, FullTuning, LadderTuning, LoRATuning, Profile
 from sslrepro.errors import UserError
 from sslrepro.report import efficiency_map as maps
+from sslrepro.report import model_times
 from sslrepro.report.survey import write_map
 
 MODEL = {"front_end": {"kind": "logmel"}, "encoder": {"layers": 2, "width": 32, "ffn": 64, "heads": 4}}
 SMALL = {**MODEL, "encoder": {**MODEL["encoder"], "layers": 1}}
 MASKED = {"name": "masked_prediction", "classes": 8}
 CELLS = {
-    "teacher": {"model": MODEL, "objective": MASKED, "training": {"max_seconds": 8.0}, "measure": {"inference": [15.0]}},
+    "teacher": {"model": MODEL, "objective": MASKED, "training": {"max_seconds": 8.0}},
     "student": {"model": SMALL, "objective": MASKED, "training": {"max_seconds": 8.0}},
 }
 OTHERS = {
@@ -44,7 +45,7 @@ def profile(tmp_path, monkeypatch):
     for cell, values in ACCURACY.items():
         runs[cell] = {str(seed): {"status": "completed"} for seed in range(4)}
         runs[cell]["3"]["status"] = "diverged"
-        metrics = {"cost.hours_seen": 2.0, "cost.setup_flops": 1e9, "cost.inference_seconds": 0.03}
+        metrics = {"cost.hours_seen": 2.0, "cost.setup_flops": 1e9}
         if cell == "student":
             metrics = {"cost.hours_seen": 0.0}
         for seed in range(4):
@@ -52,7 +53,10 @@ def profile(tmp_path, monkeypatch):
             rows += [("survey", cell, seed, name, value) for name, value in (metrics | accuracy).items()]
     pd.DataFrame(rows, columns=["study", "cell", "seed", "metric", "value"]).to_csv(folder / "metrics.csv", index=False)
     (folder / "runs.json").write_text(json.dumps(runs))
-    return Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": CELLS}}})
+    made = Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": CELLS}}})
+    timed = [(model_times.name(made.studies["survey"].cells["teacher"].model), 0.002, "one")]  # as if the student had never been
+    pd.DataFrame(timed, columns=model_times.TABLE).to_csv(folder.parent / "times.csv", index=False)
+    return made
 
 
 def add(profile, rows: list[tuple]) -> Profile:
@@ -93,7 +97,8 @@ def test_methods_hold_what_was_counted_measured_and_spent(profile):
     cost = cell_cost(profile.studies["survey"].cells["teacher"], 15.625)
     heads = cost.components["heads"]
     assert teacher["params"] == cost.params - heads.params and teacher["macs"] == (cost.macs - heads.macs) / 15.625  # as `export` counts
-    assert teacher["rtf"] == pytest.approx(0.002)
+    assert (teacher["rtf"], teacher["timed_on"]) == (pytest.approx(0.002), "one")
+    assert table[table.cell == "student"].rtf.isna().all()
     assert teacher["flops"] == pytest.approx(2 * 3600 / 8 * 5e6 + 1e9)  # the run's own count, not today's settings'
     budget = {"training": {"max_seconds": 8.0, "budget": {"unit": "flops", "amount": 7e9}}}
     spent = Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": {"teacher": CELLS["teacher"] | budget}}}})
@@ -101,22 +106,26 @@ def test_methods_hold_what_was_counted_measured_and_spent(profile):
     assert maps.efficiency_map(profile).empty  # no floor, no gain
 
 
-def test_the_map_is_of_gains_each_method_once(whole):
+def test_the_map_is_of_gains_each_method_once(whole, monkeypatch):
+    def inference_seconds(models, seconds, repeats):
+        return {key: 1e-6 * sum(p.numel() for p in make().parameters()) for key, make in models.items()}
+
+    monkeypatch.setattr("sslrepro.training.measure.inference_seconds", inference_seconds)
     table, figure = write_map(whole)
     mean = table.set_index("cell")
     assert sorted(mean.index) == ["student", "teacher", "tune-full"]  # neither the floors nor the teacher's copy
     assert mean.loc["student", "kept"] == pytest.approx((0.4 - 0.97 / 3) / (0.4 - 0.28)) and mean["seeds"].tolist() == [3, 3, 3]
     full = mean.loc["tune-full"]
     assert (full.metric, full.kept, full.floor) == ("fine_tune_20min.per", 1.0, 0.5) and not full.frozen
-    assert mean.loc[["student", "teacher", "tune-full"], "front_params"].all() and not mean.loc["student", "front_rtf"]
+    assert mean.loc[["student", "teacher", "tune-full"], "front_params"].all() and (mean.rtf > 0).all() and mean.timed_on.nunique() == 1
     assert mean.told.all()
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert (
-        titles[2] == "1 of 3 timed"
+        titles[2].startswith("3 of 3 timed, on ")
         and titles[3] == "1 of 3 methods;\n2 supervised from random weights are not here: they have no pre-training"
     )
     assert [text.get_text() for text in figure.legends[1].get_texts()] == ["1  survey/teacher", "2  survey/tune-full", "3  survey/student"]
-    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [["3", "1, 2"], ["3", "1, 2"], ["1"], ["1"]]
+    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [["3", "1, 2"], ["3", "1, 2"], ["3", "1, 2"], ["1"]]
     assert all(any(len(line.get_xdata()) > 1 and line.get_drawstyle() == "steps-post" for line in axis.lines) for axis in figure.axes)
     written = maps.results_dir("quick")
     assert pd.read_csv(written / "map.csv").cell.tolist() == table.cell.tolist()
@@ -133,31 +142,50 @@ def test_results_without_a_method_are_an_empty_map(profile, tmp_path, monkeypatc
     assert all("no method of this profile" in axis.texts[0].get_text() for axis in figure.axes)
 
 
-def test_a_model_of_many_factors_is_there_at_each_and_timed_by_another_cell(profile):
+def test_a_model_of_many_factors_is_there_at_each_and_timed_at_each(profile):
     sampled = {**MODEL, "encoder": MODEL["encoder"] | {"compression": {"kind": "stochastic", "squeeze_factors": [1, 2]}}}
     many = {"model": sampled, "objective": {"name": "contrastive"}}
-    timing = {"start": "survey/many", "model": sampled, "objective": {"name": "none"}, "measure": {"inference": [2.0, 10.0]}}
     scored = {"fine_tune_3min.per": 0.5, "fine_tune_3min.per:s1-q1-k1": 0.5, "fine_tune_3min.per:s2-q1-k1": 0.6}
-    times = {"cost.inference_seconds_10:s2-q1-k1": 0.1, "cost.inference_seconds_2:s2-q1-k1": 9.0}
-    OWN = {"many": scored, "time-b1": times}
-    add(profile, [(cell, 0, *pair) for cell, values in OWN.items() for pair in values.items()])
+    add(profile, [("many", 0, *pair) for pair in scored.items()])
     path = maps.results_dir("quick") / "survey" / "runs.json"
-    path.write_text(json.dumps({cell: {"0": {"status": "completed"}} for cell in OWN}))
-    found = maps.methods(Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": {"many": many, "time-b1": timing}}}}))
-    found = found.set_index("cell")
-    assert found.loc["many:s2-q1-k1", "rtf"] == pytest.approx(0.01)
+    path.write_text(json.dumps({"many": {"0": {"status": "completed"}}}))
+    made = Profile.model_validate({"profile": "quick", "studies": {"survey": {"cells": {"many": many}}}})
+    model_times.write("quick", maps.shapes(made))
+    found = maps.methods(made).set_index("cell")
     assert found.loc["many:s2-q1-k1", "macs"] < found.loc["many", "macs"]
+    assert (found.rtf > 0).all() and found.loc["many:s2-q1-k1", "rtf"] != found.loc["many", "rtf"] == found.loc["many:s1-q1-k1", "rtf"]
     assert found.loc["many", "encoder"] == found.loc["many:s1-q1-k1", "encoder"]  # once on the map
+
+
+def test_shapes_are_timed_once_together_and_adapters_with_what_they_add(whole, monkeypatch):
+    timed = []
+
+    def inference_seconds(models, seconds, repeats):
+        timed.append({key: sum(p.numel() for p in make().parameters()) for key, make in models.items()})
+        return dict.fromkeys(models, 0.03)
+
+    monkeypatch.setattr("sslrepro.training.measure.inference_seconds", inference_seconds)
+    model = whole.studies["survey"].cells["teacher"].model
+    shapes = [*maps.shapes(whole), model_times.Shape(model, LoRATuning()), model_times.Shape(model, AdapterTuning(width=4))]
+    path = model_times.write("quick", shapes)
+    assert len(timed) == 1 and len(timed[0]) == 3  # teacher (however often, and with low ranks), student, and the one with adapters
+    assert timed[0][model_times.name(model, AdapterTuning(width=4))] > timed[0][model_times.name(model)]
+    assert pd.read_csv(path).rtf.tolist() == pytest.approx([0.002] * 3)
+    model_times.write("quick", shapes)
+    assert len(timed) == 1
+    pd.read_csv(path).assign(timed_on="another machine").to_csv(path, index=False)
+    model_times.write("quick", shapes)
+    assert len(timed) == 2 and "another machine" not in path.read_text()  # times of two machines do not compare
 
 
 def test_a_part_of_the_map_has_its_own_front_a_metric_each():
     row = {"study": "a", "cell": "x", "metric": "m", "kept": 0.5, "params": 2.0, "macs": 1.0, "rtf": 1.0, "flops": 1.0, "timed_on": "one"}
-    other = row | {"study": "b", "cell": "y", "kept": 0.9, "params": 1.0, "timed_on": "two"}
+    other = row | {"study": "b", "cell": "y", "kept": 0.9, "params": 1.0, "rtf": np.nan}
     apart = row | {"cell": "z", "metric": "n", "kept": 0.1, "params": 9.0, "rtf": 0.5}
     table = maps.with_fronts(pd.DataFrame([row, other, apart]))
     assert table.front_params.tolist() == [False, True, True]
-    assert table.front_rtf.tolist() == [True, False, True]  # what was timed on another processor is not compared
-    assert maps.timed(table) == "2 of 3 timed, on one; 1 on others left out"
+    assert table.front_rtf.tolist() == [True, False, True]
+    assert maps.timed(table) == "2 of 3 timed, on one"
     assert maps.with_fronts(table[table.study == "a"]).front_params.tolist() == [True, True]
 
 
@@ -177,7 +205,7 @@ def test_nothing_untrained_is_recommended(whole):
     best = maps.advise(table.assign(error=table.error.where(table.cell != "floor-random", 0.0)), "quick", "phone.accuracy", 1e9, None, None)
     assert best.method == "survey/teacher" and best.fitting == 2
     said = maps.show(best)
-    assert "picked as the best of 2" in said and "frozen encoders alone" in said and "15.625 s counted" in said and "1 of 6 timed" in said
+    assert "picked as the best of 2" in said and "frozen encoders alone" in said and "15.625 s counted" in said and "5 of 6 timed" in said
 
 
 @pytest.mark.parametrize("limit", ["--max-params=-5", "--max-params=nan", "--rtf=0", "--train-flops=inf"])

@@ -66,16 +66,13 @@ PUBLISHED_MILLIONS = (
 BUDGET = {name for name in MODELS.values() if name.startswith("budget/")}
 # none has a part that other cells do not step, but data2vec2, whose eight clones of Base take half a minute
 LARGE = {"stochastic/sew", "summarymixing/wav2vec2-attention", "summarymixing/bestrq-attention"}
-LARGE |= {"budget/hubert-base-first"} | {
-    f"survey/{name}" for name in ("melhubert-10ms", "fithubert", "distilhubert-squeeze2", "distilhubert-anyrate")
-}
+LARGE |= {f"survey/{name}" for name in ("melhubert-10ms", "fithubert", "distilhubert-squeeze2", "distilhubert-anyrate")}
 LARGE |= {f"survey/{name}" for name in ("distilhubert-variable", "distilhubert-continuous", "lighthubert-first", "lighthubert")}
 LARGE |= {f"survey/{name}" for name in ("lighthubert-s-first", "lighthubert-s")}
 LARGE |= {f"survey/{name}" for name in ("data2vec", "data2vec2", "wav2vec2")}
-LONG = pytest.mark.slow  # minutes for all the study's sizes: make test-slow
-# of the compute-budget study one size is enough for make test
-QUICK = {name for name in BUDGET if name.endswith("-slim")}
-UPDATES = [pytest.param(name, 2.0, marks=[LONG] if name in (BUDGET - QUICK) | LARGE else [], id=name) for name in sorted(MODELS.values())]
+LARGE |= {name for name in BUDGET if "size1582" in name}  # 6 GB each
+LONG = pytest.mark.slow  # minutes: make test-slow
+UPDATES = [pytest.param(name, 2.0, marks=[LONG] if name in LARGE else [], id=name) for name in sorted(MODELS.values())]
 # the same weights fine-tuned by the same method with the same masks
 TUNED = {
     what_it_is(s.model) + settings_hash(tuned.method) + settings_hash(tuned.mask) + tuned.symbols: name
