@@ -29,11 +29,10 @@ NAMES = {
     "unfused-same-params": "attention, unfused, equal parameters", "attention-same-params": "attention, fused, equal parameters",
     "fnet": "FNet", "hyena": "Hyena",
 }  # fmt: skip
-OF_MEMORY = "sm-02: pre-training, 18 at once"  # whose cells' times are not told: they may have been measured beside other work
 # claims -> SummaryMixing, attention in the conditions of the papers' day, and today's kernel where that is measured
 CONDITIONS = {
     "sm-01: pre-training": ("cost-summarymixing", "cost-unfused", "cost-attention"),
-    OF_MEMORY: ("memory-summarymixing", "memory-unfused"),
+    "sm-02: pre-training, 18 at once": ("memory-summarymixing", "memory-unfused"),
     "sm-06: supervised": ("time-conformer-summarymixing", "time-conformer-attention", "time-conformer-fused"),
     "sm-08: BEST-RQ": ("bestrq-summarymixing", "bestrq-attention", "bestrq-fused"),
 }
@@ -142,8 +141,6 @@ def conditions(folder: Path) -> pd.DataFrame:
                 continue
             ratios = (values[mixing] / values[reference]).dropna().groupby(["what", "seconds"]).agg(["mean", "min", "max"])
             for (what, seconds), (mean, low, high) in ratios.iterrows():
-                if claim == OF_MEMORY and what != "peak_bytes":
-                    continue
                 column = f"{'time' if what == 'update_seconds' else 'memory'}, over attention {day}"
                 rows.setdefault((claim, seconds), {})[column] = f"{mean:.2f} [{low:.2f}, {high:.2f}]"
     frame = pd.DataFrame.from_dict(rows, orient="index")
