@@ -272,7 +272,7 @@ def draw_quality(folder: Path, metrics: dict[str, tuple[str, float]]) -> Figure:
             nothing(figure, axis, "this profile scores nothing")
             continue
         label, unit = metrics[name]
-        axis.set(xlabel="GMAC of one utterance", ylabel=f"{SECOND[second]}: {label}" if second else label)
+        axis.set(xlabel="GMAC of one utterance", ylabel=f"{SECOND[second]}:\n{label}" if second else label)
         for mixer, group in scored[scored.second == second].dropna(subset=name).groupby("mixer"):
             known = mixer.removesuffix("-equal-compute")
             named = NAMES.get(known, known) + (", equal compute" if known != mixer else "")

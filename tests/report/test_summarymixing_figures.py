@@ -139,7 +139,7 @@ def test_second_languages_have_panels_of_their_own(tmp_path):
     figure = summarymixing.draw_quality(tmp_path, {name: (label, 100) for name, (label, _) in summarymixing.SCORES.items()})
     axes = [axis for axis in figure.axes if axis.containers]
     assert {axis.get_ylabel(): round(float(axis.containers[0].lines[0].get_ydata()[0])) for axis in axes} == {
-        "word error rate, BiLSTM, %": 10, "emotion errors, ECAPA-TDNN, %": 30, "second language: phone error rate, %": 50,
-        "Welsh: word error rate, BiLSTM, %": 60, "Basque: word error rate, BiLSTM, %": 70,
+        "word error rate, BiLSTM, %": 10, "emotion errors, ECAPA-TDNN, %": 30, "second language:\nphone error rate, %": 50,
+        "Welsh:\nword error rate, BiLSTM, %": 60, "Basque:\nword error rate, BiLSTM, %": 70,
     }  # fmt: skip
     assert [[text.get_text() for text in axis.texts] for axis in axes] == [[], [], [], ["floor-second-cy-logmel"], []]
