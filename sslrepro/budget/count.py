@@ -62,6 +62,11 @@ class Cost:
         """0 where nothing is learned."""
         return sum(self._train_flops(name) for name in self.components)
 
+    @property
+    def train_flops_past_front_end(self) -> int:
+        """All but the feature extractor's: what an update would cost if that were free."""
+        return self.train_flops - self._train_flops("feature_extractor")
+
     def _train_flops(self, name: str) -> int:
         parts = [components[name] for components in self.sampled] or [self.components[name]]
         return round(2 * sum(part.macs + part.training for part in parts) / len(parts)) if self.trained else 0

@@ -21,9 +21,9 @@ class ScheduleSettings(Settings):
 
 
 class BudgetSettings(Settings):
-    """How long to train: exactly one unit."""
+    """How long to train: exactly one unit. `flops_past_front_end`: training FLOPs of all but the feature extractor, as if it were free."""
 
-    unit: Literal["updates", "hours", "flops"] = "updates"
+    unit: Literal["updates", "hours", "flops", "flops_past_front_end"] = "updates"
     amount: PositiveFloat = 400_000.0
 
 

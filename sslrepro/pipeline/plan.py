@@ -43,8 +43,9 @@ def plan_cell(study: str, name: str, cell: CellSettings, rate: float) -> CellPla
     if not cell.is_trained:
         hours = 0.0
     else:
-        unit = {"updates": t.batch_seconds / 3600, "hours": 1.0, "flops": 1 / flops_an_hour}[t.budget.unit]
-        hours = t.budget.amount * unit
+        past_front_end = cost.train_flops_past_front_end / seconds * 3600
+        an_hour = {"updates": 3600 / t.batch_seconds, "hours": 1.0, "flops": flops_an_hour, "flops_past_front_end": past_front_end}
+        hours = t.budget.amount / an_hour[t.budget.unit]
     n = len(cell.seeds)
     flops = n * hours * flops_an_hour
     kept = 0 if cell.measures_alone else 1 + (len(t.snapshots) + 3 * t.keep_checkpoints) * cell.is_trained

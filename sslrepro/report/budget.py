@@ -29,9 +29,11 @@ SWEEP = {
     "{objective}-size{size_pct}-fourfold": {"budget": "fourfold", "family": "paper's share"},
     "{objective}-size{size_pct}-fixed": {"budget": "full", "family": "warm-up of as many updates as Slim's"},
     "{objective}-size{size_pct}-proportional": {"budget": "full", "family": "warm-up in proportion"},
+    "{objective}-logmel{size_pct}": {"budget": "full", "family": "log-mels"},
     "{objective}-free{size_pct}": {"budget": "full", "family": "free"},
 }
-FRONT_ENDS = {"free": "log-mels alone", "paper's share": "convolutions, the paper's share"}  # families in plain words
+# families in plain words
+FRONT_ENDS = {"paper's share": "convolutions, the paper's share", "log-mels": "log-mels, paid for", "free": "log-mels, not counted"}
 FLOORS = {"floor-random": {"size_pct": 100}, "floor-random-size{size_pct}": {}}
 BUDGETS = {"half": "#8fb8de", "full": "C0", "fourfold": "#08306b"}  # of training FLOPs, the least first, with their colours
 SHAPE = "the paper's shape, % of Slim"  # below paper a size is the one whose encoder costs as many times its front end as that shape's does
@@ -178,15 +180,13 @@ def gains(folder: Path) -> pd.DataFrame:
 
 
 def draw_shares(folder: Path) -> Figure:
-    """Validation loss against size where the front end keeps the paper's share of the cost, and where it is log-mels alone."""
-    ours = results(folder, SWEEP).query("budget == 'full'")
+    """Validation loss against size where the front end keeps the paper's share of the cost, where it is log-mels, and where it is free."""
+    ours = _families(folder)
     figure, axis = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
-    table = ours[ours.objective.isin(ours[ours.family == "free"].objective)] if "loss" in ours else ours[:0]
-    if table.empty:
+    if ours.empty:
         return nothing(figure, axis, "this profile runs no family on log-mels")
-    best = table.groupby(["objective", "family"]).loss.transform(lambda values: values.groupby(table.size_pct).mean().min())
-    table = table.assign(relative=table.loss / best)
-    table = table.assign(objective=table.objective.replace(NAMES), family=table.family.map(FRONT_ENDS))
+    best = ours.groupby(["objective", "family"], observed=True).loss.transform(lambda values: values.groupby(ours.size_pct).mean().min())
+    table = ours.assign(relative=ours.loss / best, objective=ours.objective.replace(NAMES), family=ours.family.map(FRONT_ENDS))
     table = table.rename(columns={"family": "front end"})
     sns.lineplot(table, x="size_pct", y="relative", hue="objective", style="front end", markers=True, errorbar=("sd", 1), ax=axis)
     _sizes(axis)
@@ -196,12 +196,10 @@ def draw_shares(folder: Path) -> Figure:
 
 
 def best_by_share(folder: Path) -> pd.DataFrame:
-    """Of the sizes run with either front end, the best in mean validation loss, the best of each seed that ran them all, and how far the
+    """Of the sizes run with each front end, the best in mean validation loss, the best of each seed that ran them all, and how far the
     smallest and the largest lie above the mean's best, paired by seed, with Student's 95 % intervals."""
-    ours = results(folder, SWEEP).query("budget == 'full'")
-    ours = ours[ours.objective.isin(ours[ours.family == "free"].objective)] if "loss" in ours else ours[:0]
-    rows = []
-    for (objective, family), part in ours[ours.family.isin(["free", "paper's share"])].groupby(["objective", "family"]):
+    ours, rows = _families(folder), []
+    for (objective, family), part in ours.groupby(["objective", "family"], observed=True):
         wide = part.pivot_table(index="seed", columns="size_pct", values="loss")
         best = wide.mean().idxmin()
         each = ", ".join(f"{size:g} %" for size in sorted(set(wide.dropna().idxmin(axis=1))))
@@ -210,6 +208,14 @@ def best_by_share(folder: Path) -> pd.DataFrame:
         rows.append((NAMES[objective], FRONT_ENDS[family], f"{best:g} %", each, *above))
     columns = ["objective", "front end", "best size, of Slim", "best of the seeds", "smallest above it", "largest above it"]
     return pd.DataFrame(rows, columns=columns).set_index("objective")
+
+
+def _families(folder: Path) -> pd.DataFrame:
+    """The runs for the full budget of the objectives that ran with several front ends, in FRONT_ENDS' order."""
+    ours = results(folder, SWEEP).query("budget == 'full'")
+    ours = ours[ours.family.isin(FRONT_ENDS)] if "loss" in ours else ours[:0]
+    ours = ours[ours.groupby("objective").family.transform("nunique") > 1]
+    return ours.assign(family=pd.Categorical(ours.family, list(FRONT_ENDS)))
 
 
 def costs(profile: Profile, cells: list[str], seconds: float) -> pd.DataFrame:

@@ -35,9 +35,9 @@ def of_shares(best: pd.DataFrame) -> str:
             continue
         if len(set(sizes.values())) == 1:
             size = next(iter(sizes.values()))
-            said.append(f"{objective}: best at {size} with either front end: on this grid the optimum does not move with its share.")
+            said.append(f"{objective}: best at {size} with each front end: on this grid the optimum does not move with its share.")
         else:
-            said.append(f"{objective}: best at {', at '.join(f'{size} with {front}' for front, size in sizes.items())}: the optimum moves.")
+            said.append(f"{objective}: best at {'; at '.join(f'{size} with {front}' for front, size in sizes.items())}: the optimum moves.")
     return " ".join(said) or "This profile does not run two families."
 
 

@@ -37,7 +37,8 @@ class Budget:
             from sslrepro.budget.count import cell_cost
 
             grid = np.linspace(durations.min(), durations.max() + 1e-3, 64)
-            costs = [cell_cost(settings, float(seconds)).train_flops for seconds in grid]
+            counted = [cell_cost(settings, float(seconds)) for seconds in grid]
+            costs = [cost.train_flops if self.unit == "flops" else cost.train_flops_past_front_end for cost in counted]
             self._each = np.interp(durations, grid, costs)
             a_second = float(self._each.sum() / durations.sum())
         # as estimated for schedules in updates and for the time left; the run itself ends by what was used

@@ -6,10 +6,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from sslrepro.budget import cell_cost, flops_for, hours_seen, update_flops, updates_for
 from sslrepro.config import CellSettings, TrainingSettings
+from sslrepro.config.training import BudgetSettings
+from sslrepro.pipeline.plan import plan_cell
+from sslrepro.training.meter import Budget
 
 
 @pytest.mark.parametrize("updates", [1, 7, 400_000])
@@ -31,6 +35,21 @@ def test_longer_utterances_cost_more_a_second() -> None:
     settings = CellSettings()
     a_second = [cell_cost(settings, s).train_flops / s for s in (2.0, 15.625, 60.0)]
     assert a_second == sorted(a_second) and a_second[2] > 1.2 * a_second[0]
+
+
+def test_a_front_end_that_costs_nothing() -> None:
+    """A budget of the rest alone pays for as many updates more as the extractor's share of them says, utterance by utterance."""
+    seconds = np.array([3.0, 9.0, 15.0])
+    units = [CellSettings(training=TrainingSettings(budget=BudgetSettings(unit=u, amount=1e15))) for u in ("flops", "flops_past_front_end")]
+    whole, rest = (Budget(settings, seconds) for settings in units)
+    for i, each in enumerate(seconds):
+        cost = cell_cost(units[0], float(each))
+        assert whole.cost(np.array([i])) == pytest.approx(cost.train_flops, rel=3e-3)
+        front_end = cost.as_dict()["components"]["feature_extractor"]["train_flops"]
+        assert front_end > 0 and rest.cost(np.array([i])) == pytest.approx(cost.train_flops - front_end, rel=3e-3)
+    cost = cell_cost(units[0], units[0].training.max_seconds)
+    planned = [plan_cell("study", "cell", settings, rate=1e12).hours for settings in units]
+    assert planned[1] / planned[0] == pytest.approx(cost.train_flops / cost.train_flops_past_front_end)
 
 
 def test_fast_enough_for_every_utterance() -> None:
