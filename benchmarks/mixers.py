@@ -8,8 +8,9 @@ gradients, once each) at the rate of a copy. It is a floor of the whole layer:
 products by blocks of 96 x 96 count at the rate of 768 x 768, though they do a sixth of the work for each number moved (46 multiplications
 against 277 at 1,000 frames), and activations and norms between the products count nothing. A floor by parts, each at the longer of its own
 two times, would be higher by all passes over memory that a library which does not fuse operations makes; the share that is told here is of
-the plain one. Mixers have the Conformer's activation, Swish, as the paper's recipe builds them; SummaryMixing is run with exact GELUs, a
-Transformer's, as well. Nothing else should run meanwhile.
+the plain one. The machine's rates are taken right before each timing, as they move by a tenth within a minute, and the share is the median
+of those of the turns, with its quartiles. Mixers have the Conformer's activation, Swish, as the paper's recipe builds them; SummaryMixing
+is run with exact GELUs, a Transformer's, as well. Nothing else should run meanwhile.
 
 The process keeps freed memory as a run does (training/allocator.py).
 """
@@ -21,7 +22,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 import torch
 
@@ -35,7 +36,7 @@ from sslrepro.training.measure import _Clock, _mixer
 
 WIDTH, HEADS = 768, 8
 FRAMES = {"cpu": (500, 1000, 2000, 4000), "cuda": (500, 1000, 2000, 4000, 8000, 16000)}
-REPEATS = 5
+REPEATS = 9
 FLOAT = 4
 CASES = [(mixer, "swish") for mixer in MIXERS] + [("summary_mixing", "gelu")]
 
@@ -71,26 +72,26 @@ def main() -> int:
     rows = []
     for frames in FRAMES[device.type]:
         calls = {case: _mixer(settings_of(*case), frames, 0, device) for case in CASES}
-        turns: dict[tuple[str, str], list[float]] = {case: [] for case in CASES}
+        turns: dict[tuple[str, str], list[tuple[float, float]]] = {case: [] for case in CASES}  # seconds, share of the floor
         rates = []
-        for _ in range(REPEATS):  # all take turns, the machine's rates too
-            rates.append(machine_rates(clock))
+        for _ in range(REPEATS):  # all take turns, each beside the machine's rates
             for case, call in calls.items():
-                turns[case].append(clock.medians({"mixer": call})["mixer"])
-        rate = (median(r[0] for r in rates), median(r[1] for r in rates))
-        fused = median(turns["attention", "swish"])
-        for (mixer, activation), seconds in turns.items():
-            floor = floor_seconds(mixer, frames, rate)
+                rates.append(machine_rates(clock))
+                seconds = clock.medians({"mixer": call})["mixer"]
+                turns[case].append((seconds, floor_seconds(case[0], frames, rates[-1]) / seconds))
+        taken = {case: median(seconds for seconds, _ in turn) for case, turn in turns.items()}
+        for (mixer, activation), turn in turns.items():
+            lower, share, upper = quantiles([share for _, share in turn], n=4)
+            over = taken[mixer, activation] / taken["attention", "swish"]
             rows.append(
                 {
-                    "mixer": mixer, "activation": activation, "frames": frames, "seconds": median(seconds), "floor_seconds": floor,
-                    "share_of_floor": floor / median(seconds), "over_fused_attention": median(seconds) / fused,
-                    "gflops": rate[0] / 1e9, "gbytes_a_second": rate[1] / 1e9,
+                    "mixer": mixer, "activation": activation, "frames": frames, "seconds": taken[mixer, activation],
+                    "share_of_floor": share, "quartiles": [lower, upper], "over_fused_attention": over,
+                    "gflops": median(r[0] for r in rates) / 1e9, "gbytes_a_second": median(r[1] for r in rates) / 1e9,
                 }
             )  # fmt: skip
-            share, over = floor / median(seconds), median(seconds) / fused
-            print(f"{mixer:22} {activation:6} {frames:6} frames {1e3 * median(seconds):9.1f} ms  {share:5.0%} of the floor  {over:6.2f} x "
-                  "fused attention", flush=True)  # fmt: skip
+            print(f"{mixer:22} {activation:6} {frames:6} frames {1e3 * taken[mixer, activation]:9.1f} ms  {share:6.1%} of the floor "
+                  f"[{lower:.1%}, {upper:.1%}]  {over:6.2f} x fused attention", flush=True)  # fmt: skip
     about = machine()
     name = re.sub(r"[^a-z0-9]+", "-", str(about["gpu" if device.type == "cuda" else "cpu"]).lower()).strip("-")
     path = Path(__file__).parent / "results" / f"mixers-{name}.json"

@@ -32,7 +32,7 @@ NAMES = {
 # claims -> SummaryMixing, attention in the conditions of the papers' day, and today's kernel where that is measured
 CONDITIONS = {
     "sm-01: pre-training": ("cost-summarymixing", "cost-unfused", "cost-attention"),
-    "sm-02: pre-training, a batch at once": ("memory-summarymixing", "memory-unfused"),
+    "sm-02: pre-training, a batch at once": ("memory-summarymixing", "memory-unfused", "memory-attention"),
     "sm-06: supervised": ("time-conformer-summarymixing", "time-conformer-attention", "time-conformer-fused"),
     "sm-08: BEST-RQ": ("bestrq-summarymixing", "bestrq-attention", "bestrq-fused"),
 }
