@@ -32,23 +32,25 @@ NAMES = {
 # claims -> SummaryMixing, attention in the conditions of the papers' day, and today's kernel where that is measured
 CONDITIONS = {
     "sm-01: pre-training": ("cost-summarymixing", "cost-unfused", "cost-attention"),
+    "sm-01, at equal parameters": ("cost-summarymixing", "cost-unfused-same-params", "cost-attention-same-params"),
     "sm-02: pre-training, a batch at once": ("memory-summarymixing", "memory-unfused", "memory-attention"),
     "sm-06: supervised": ("time-conformer-summarymixing", "time-conformer-attention", "time-conformer-fused"),
     "sm-08: BEST-RQ": ("bestrq-summarymixing", "bestrq-attention", "bestrq-fused"),
 }
-# what is compared -> SummaryMixing, attention, and the floors' names
+# what is compared -> the mixer's cell, attention's, and the floors' names
 COMPARED = (
-    ("at equal data", "wav2vec2-summarymixing", "wav2vec2-attention", "floor-(logmel|random)"),
+    ("at equal data", "wav2vec2-{mixer}", "wav2vec2-attention", "floor-(logmel|random)"),
     *(
-        ("at equal data", f"{kind}-summarymixing", f"{kind}-attention", f"floor-{kind}-(logmel|random)")
+        ("at equal data", f"{kind}-{{mixer}}", f"{kind}-attention", f"floor-{kind}-(logmel|random)")
         for kind in ("heads", "intent", "verification", "emotion")
     ),
-    ("at equal compute", "wav2vec2-summarymixing-equal-compute", "wav2vec2-attention", "floor-(logmel|random)"),
+    ("at equal compute", "wav2vec2-{mixer}-equal-compute", "wav2vec2-attention", "floor-(logmel|random)"),
     *(
-        (what, f"{kind}-summarymixing", f"{kind}-attention", f"floor-{kind}-(logmel|random)")
+        (what, f"{kind}-{{mixer}}", f"{kind}-attention", f"floor-{kind}-(logmel|random)")
         for kind, what in (("second", "in a second language"), ("second-cy", "in Welsh"), ("second-eu", "in Basque"))
     ),
 )
+LINEAR = ("summarymixing", "sumformer", "fnet", "hyena")
 # name in the tables -> the error that it is drawn as, and task and head
 SCORES = {
     "phone_ctc.per": ("phone error rate, %", "phones, linear head"),
@@ -103,13 +105,13 @@ def slopes(folder: Path, kind: str, least: float) -> pd.DataFrame:
 def crossover(folder: Path, kind: str, what: str) -> pd.DataFrame:
     """The length from which each mixer costs less than each kind of attention, read off the lines between measured lengths.
 
-    "< 2": at all measured lengths, of which 2 is the least; "> 80": not up to 80, the longest that both were measured at. A line that
-    crosses more than once is read at its last crossing.
+    "< 2": at all measured lengths, of which 2 is the least; "> 80": at none up to 80, the longest that both were measured at; "until 19":
+    below that, and no longer. A line that crosses more than once is read at its last crossing.
     """
     means = measurements(folder, kind).query("what == @what").groupby(["mixer", "length"]).value.mean().unstack("length")
-    rows = {}
-    for mixer in means.index.difference([name for name in means.index if name.startswith(REFERENCES)]):
-        ratios = {NAMES[name]: np.log(means.loc[mixer] / means.loc[name]).dropna() for name in REFERENCES if name in means.index}
+    rows, references = {}, [name for name in NAMES if name.startswith(REFERENCES) and name in means.index]
+    for mixer in means.index.difference(references):
+        ratios = {NAMES[name]: np.log(means.loc[mixer] / means.loc[name]).dropna() for name in references}
         rows[NAMES.get(mixer, mixer)] = {name: _last_crossing(ratio) for name, ratio in ratios.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -119,10 +121,11 @@ def _last_crossing(ratio: pd.Series) -> str:
     y, x = ratio.to_numpy(), np.log(ratio.index.to_numpy(float))
     if (y < 0).all():
         return f"< {ratio.index[0]:g}"
-    if y[-1] >= 0:
+    if (y >= 0).all():
         return f"> {ratio.index[-1]:g}"
-    i = int(np.flatnonzero(y >= 0)[-1])
-    return f"{np.exp(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1])):.3g}"
+    until = y[-1] >= 0
+    i = int(np.flatnonzero((y < 0) if until else (y >= 0))[-1])
+    return f"{'until ' if until else ''}{np.exp(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1])):.3g}"
 
 
 def conditions(folder: Path) -> pd.DataFrame:
@@ -187,15 +190,17 @@ def measured_with(cells: dict[str, CellSettings], kind: str) -> str:
 
 
 def macs(cells: dict[str, CellSettings], lengths: tuple[float, ...] = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 300.0)) -> pd.DataFrame:
-    """GMAC of one utterance's forward by its seconds, pre-training heads included, of the cells cost-<mixer>; counted, on any machine.
-    The fused kernel does unfused attention's work."""
-    rows = {}
+    """GMAC of one utterance by its seconds, pre-training heads included, of the cells cost-<mixer>: of its forward, and of an update, whose
+    backward is exact; counted, on any machine. The fused kernel does unfused attention's work."""
+    rows: dict[tuple[str, str], dict[str, float]] = {}
     for name, cell in cells.items():
         if name.startswith("cost-") and "-attention" not in name:
             counted = {f"{s:g} s": count(cell.model, cell.objective, round(s * SAMPLE_RATE)) for s in lengths}
-            known = NAMES.get(name.removeprefix("cost-"), name)
-            rows[known] = {"M parameters": counted[f"{lengths[0]:g} s"].params / 1e6} | {s: c.macs / 1e9 for s, c in counted.items()}
-    return pd.DataFrame.from_dict(rows, orient="index")
+            known, million = NAMES.get(name.removeprefix("cost-"), name), counted[f"{lengths[0]:g} s"].params / 1e6
+            rows["forward", known] = {"M parameters": million} | {s: c.macs / 1e9 for s, c in counted.items()}
+            rows["update", known] = {"M parameters": million} | {s: c.train_flops / 2e9 for s, c in counted.items()}
+    found = pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["of", "mixer"] if rows else None)
+    return found.sort_index(level=0, sort_remaining=False, kind="stable")
 
 
 def activations(folder: Path) -> pd.DataFrame:
@@ -275,7 +280,7 @@ def draw_quality(folder: Path, metrics: dict[str, tuple[str, float]]) -> Figure:
         axis.set(xlabel="GMAC of one utterance", ylabel=f"{SECOND[second]}:\n{label}" if second else label)
         for mixer, group in scored[scored.second == second].dropna(subset=name).groupby("mixer"):
             known = mixer.removesuffix("-equal-compute")
-            named = NAMES.get(known, known) + (", equal compute" if known != mixer else "")
+            named = NAMES.get(known, known) + (f", equal compute: {group['cost.updates'].mean():.0f} updates" if known != mixer else "")
             x, y, colour = group["cost.macs"].mean() / 1e9, unit * error(name, group[name]), COLOURS.get(known)
             style = {"color": colour, "markerfacecolor": colour if known == mixer else "white", "markeredgewidth": 1.2}
             axis.errorbar(x, y.mean(), yerr=y.std() if len(y) > 1 else None, fmt="o", label=named, **style)
@@ -306,8 +311,8 @@ def _lines(axis: Axes, table: pd.DataFrame, label: str, log: bool = True) -> Non
 
 
 def kept(folder: Path, metrics: dict[str, str]) -> pd.DataFrame:
-    """Errors of the better floor, of attention and of SummaryMixing, means over seeds in per cent, and the share of attention's gain
-    that is kept: at equal data, at equal compute, and with little speech of a second language. metrics: name in the tables -> label."""
+    """Errors of the better floor, of attention and of each mixer in its place, means over seeds in per cent, and the share of attention's
+    gain that is kept: at equal data, at equal compute, and in a second language. metrics: name in the tables -> label."""
     table = wide(folder)
     rows = {}
     for what, mixing, attention, floors in COMPARED:
@@ -315,8 +320,10 @@ def kept(folder: Path, metrics: dict[str, str]) -> pd.DataFrame:
             if name not in table:
                 continue
             means = (100 * error(name, table[name])).groupby(table.cell).mean()
-            floor, one, other = means[means.index.str.fullmatch(floors)].min(), means.get(attention, np.nan), means.get(mixing, np.nan)
-            if not np.isnan([floor, one, other]).any():
-                rows[what, label] = [floor, one, other, (floor - other) / (floor - one) if one < floor else np.nan]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["floor", "attention", "SummaryMixing", "share kept"])
-    return table.set_axis(pd.MultiIndex.from_tuples(table.index, names=["compared", "task"]) if rows else table.index)
+            floor, one = means[means.index.str.fullmatch(floors)].min(), means.get(attention, np.nan)
+            for mixer in LINEAR:
+                other = means.get(mixing.format(mixer=mixer), np.nan)
+                if not np.isnan([floor, one, other]).any():
+                    rows[what, label, NAMES[mixer]] = [floor, one, other, (floor - other) / (floor - one) if one < floor else np.nan]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["floor", "attention", "in its place", "share kept"])
+    return table.set_axis(pd.MultiIndex.from_tuples(table.index, names=["compared", "task", "mixer"]) if rows else table.index)

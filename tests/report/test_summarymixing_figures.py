@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from sslrepro.report import summarymixing
+from sslrepro.report.supervised import supervised
 
 
 @pytest.fixture
@@ -41,6 +42,11 @@ def test_slopes_have_students_interval_over_seeds(tmp_path):
 def test_the_crossover_lies_between_measured_lengths_or_is_said_to_be_outside(folder):
     found = summarymixing.crossover(folder, "mixer", "mixer_seconds")["attention, unfused"]
     assert float(found["SummaryMixing"]) == pytest.approx(2000, rel=0.01) and found["FNet"] == "> 4000"
+    table = pd.read_csv(folder / "metrics.csv")
+    swapped = {"mixer-summarymixing": "mixer-unfused-same-params", "mixer-unfused": "mixer-summarymixing"}
+    table.assign(cell=table.cell.replace(swapped)).to_csv(folder / "metrics.csv", index=False)
+    said = summarymixing.crossover(folder, "mixer", "mixer_seconds").loc["SummaryMixing", "attention, unfused, equal parameters"]
+    assert said.startswith("until ") and float(said.removeprefix("until ")) == pytest.approx(2000, rel=0.01)
 
 
 def test_figures_have_a_line_a_mixer_and_say_what_is_not_there(folder):
@@ -72,16 +78,18 @@ def test_costs_stand_over_attention_as_of_the_day_and_as_of_today(tmp_path):
 def test_the_share_kept_is_of_the_gain_over_the_better_floor(tmp_path):
     errors = {
         "floor-logmel": 0.9, "floor-random": 0.8, "floor-supervised-logmel": 0.1, "wav2vec2-attention": 0.4, "wav2vec2-summarymixing": 0.5,
-        "wav2vec2-summarymixing-equal-compute": 0.3, "floor-second-logmel": 0.7, "second-attention": 0.7, "second-summarymixing": 0.6,
+        "wav2vec2-summarymixing-equal-compute": 0.3, "wav2vec2-fnet": 0.6, "floor-second-logmel": 0.7, "second-attention": 0.7,
+        "second-summarymixing": 0.6,
     }  # fmt: skip
     rows = [(cell, seed, "phone_ctc.per", value) for cell, value in errors.items() for seed in (0, 1)]
     rows += [(cell, seed, "intent.accuracy", 1 - value) for cell, value in errors.items() for seed in (0, 1) if "second" not in cell]
     pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
     table = summarymixing.kept(tmp_path, {"phone_ctc.per": "phones", "intent.accuracy": "intents", "verification.eer": "voices"})
-    assert table.loc[("at equal data", "phones")].to_list() == pytest.approx([80, 40, 50, 0.75])
-    assert table.loc[("at equal compute", "intents"), "share kept"] == pytest.approx(1.25)
-    assert table.loc["in a second language"].index.to_list() == ["phones"]
-    assert table.loc[("in a second language", "phones")].isna().to_list() == [False, False, False, True], "no gain to keep"
+    assert table.loc[("at equal data", "phones", "SummaryMixing")].to_list() == pytest.approx([80, 40, 50, 0.75])
+    assert table.loc[("at equal data", "phones", "FNet")].to_list() == pytest.approx([80, 40, 60, 0.5])
+    assert table.loc[("at equal compute", "intents", "SummaryMixing"), "share kept"] == pytest.approx(1.25)
+    assert table.loc["in a second language"].index.to_list() == [("phones", "SummaryMixing")]
+    assert table.loc[("in a second language", "phones", "SummaryMixing")].isna().to_list() == [False, False, False, True], "no gain to keep"
     assert summarymixing.kept(tmp_path, {"verification.eer": "voices"}).empty
 
 
@@ -107,7 +115,9 @@ def test_the_longest_utterance_and_what_a_batch_keeps(tmp_path):
     text = "dropout 0.1, attention's 0.1; utterances side by side: 1; threads of a processor: 1"
     assert summarymixing.measured_with(cells, "cost") == text
     assert len(summarymixing.draw_cost(tmp_path, cells, "inference").axes) == 4
-    counted = summarymixing.macs(cells).T
+    both = summarymixing.macs(cells)
+    assert (both.loc["update"].drop(columns="M parameters") > 2 * both.loc["forward"].drop(columns="M parameters")).all(axis=None)
+    counted = both.loc["forward"].T
     grown = counted.loc["300 s"] / counted.loc["2 s"]
     assert grown["SummaryMixing"] == pytest.approx(150, rel=0.1) and grown["attention, unfused"] > 300
     assert counted.loc["M parameters", "attention, unfused, equal parameters"] == pytest.approx(
@@ -143,3 +153,20 @@ def test_second_languages_have_panels_of_their_own(tmp_path):
         "Welsh:\nword error rate, BiLSTM, %": 60, "Basque:\nword error rate, BiLSTM, %": 70,
     }  # fmt: skip
     assert [[text.get_text() for text in axis.texts] for axis in axes] == [[], [], [], ["floor-second-cy-logmel"], []]
+
+
+def test_supervised_models_stand_side_by_side(tmp_path):
+    """Errors on the most labels, over seeds; the share of attention's gain; costs of the cells that measure alone; the better floor."""
+    errors = {
+        "supervised-conformer-attention": (0.2, 0.2), "supervised-conformer-lite": (0.2, 0.4), "floor-supervised-logmel": (0.9, 0.9),
+        "floor-supervised-random": (0.5, 0.5), "supervised-branchformer-attention": (0.6, 0.6),
+    }  # fmt: skip
+    rows = [(cell, s, "fine_tune_50min.per", value) for cell, each in errors.items() for s, value in enumerate(each)]
+    rows += [(cell, s, "fine_tune_10min.per", 0.9) for cell in errors for s in (0, 1)]
+    rows += [("time-conformer-lite", 0, "cost.update_seconds", 2.0), ("time-conformer-lite", 0, "cost.peak_bytes", 3e9)]
+    pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    table = supervised(tmp_path)
+    assert table.loc[("conformer", "SummaryMixing, lite")].to_list() == pytest.approx([30, 20, 40, 2 / 3, 2.0, 3.0])
+    assert table.loc[("branchformer", "attention, unfused")].isna().to_list() == [False] * 3 + [True] * 3  # no gain, not timed
+    pd.DataFrame(rows[-2:], columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    assert supervised(tmp_path).empty
