@@ -24,6 +24,7 @@ BATCH = template("b{batch_seconds}")
 RULE = template("lr-{rule}-b{batch_seconds}")
 TUNED = r"^fine_tune_(?P<minutes>[\d.]+)min\.(?P<unit>wer|per)(?P<lm>_lm)?(?P<part>_clean)?$"
 UPDATES = 400_000  # of every batch of the paper's
+PAPER_CODES = 320  # of each of its two codebooks
 SCRATCH = ("scratch", "floor-random")
 AXIS = {"batch_seconds": "batch (seconds of audio)", "hours_seen": "hours of audio seen"}
 
@@ -150,7 +151,8 @@ def draw_decoders(folder: Path) -> Figure:
             axis.plot(rows.greedy, rows["n-gram"], "o", mec="white", color=colours[labels], label=labels)
         ends = [table[["greedy", "n-gram"]].min().min(), table[["greedy", "n-gram"]].max().max()]
         axis.plot(ends, ends, "k--", linewidth=1, label="as without")
-        said = f"{whose}: {table.unit.iloc[0]}" + (f" (up to {table.seed.nunique()} seeds)" if "seed" in table else "")
+        seeds = sorted(set(table.groupby(["batch_seconds", "minutes"]).seed.nunique())) if "seed" in table else []
+        said = f"{whose}: {table.unit.iloc[0]}" + (f" ({seeds[0]} to {seeds[-1]} seeds)" if seeds else "")
         axis.set(xscale="log", yscale="log", xlabel="read greedily, %", ylabel="with an n-gram, %", title=said)
         for side, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
             plain_ticks(side, *limits)
@@ -241,12 +243,17 @@ def draw_dispersion(folder: Path) -> Figure:
     return done(figure)
 
 
-def draw_codes(folder: Path) -> Figure:
-    """Contrastive accuracy, use of each codebook, and how far its entries have moved, against the batch; published where it is."""
+def draw_codes(folder: Path, codes: int) -> Figure:
+    """Contrastive accuracy, use of each codebook, and how far its entries have moved, against the batch; published where it is.
+
+    codes: of one of our codebooks; the paper's have 320.
+    """
     ours = checkpoints(folder).query("share == 1")
+    used = [name for name in ours if name.startswith("pretrain.valid_code_perplexity")]
+    ours = ours.assign(**{name: ours[name] / codes for name in used})
     shown = {
         "pretrain.valid_accuracy": "contrastive accuracy",
-        "pretrain.valid_code_perplexity": "perplexity of a codebook",
+        "pretrain.valid_code_perplexity": "perplexity of a codebook / its codes",
         "pretrain.codeword_cosine": "mean cosine of codewords",
     }
     figure, axes = panels(len(shown), 4.4)
@@ -261,13 +268,11 @@ def draw_codes(folder: Path) -> Figure:
     cosine = load_claim("batch-10").published["cosine"]
     axes[2].plot(cosine.points["batch_seconds"], cosine.points[cosine.y], "ks--", mfc="none", mew=1.2, label="published, codebook 1")
     axes[2].axhline(0.75, color="0.4", linestyle=":", linewidth=1)
-    theirs = axes[1].twinx()
     perplexities = [fact.value for fact in load_claim("batch-10").facts if fact.name.startswith("perplexity")]
     for book, (marker, values) in enumerate(zip("s^", perplexities, strict=True), start=1):
-        theirs.plot(paper.batch_seconds, values, f"k{marker}--", mfc="none", mew=1.2, label=f"published, codebook {book}")
-    theirs.set(ylabel="published, of 320", ylim=(0, 320))
-    theirs.grid(False)
-    theirs.legend(fontsize="small", loc="lower right")
+        style = {"mfc": "none", "mew": 1.2, "label": f"published, codebook {book}"}
+        axes[1].plot(paper.batch_seconds, np.array(values) / PAPER_CODES, f"k{marker}--", **style)
+    axes[1].set_ylim(0, 1)
     for axis in axes:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize="small")
@@ -297,14 +302,37 @@ def draw_trajectories(folder: Path) -> Figure:
     return done(figure)
 
 
+def draw_monitored(folder: Path) -> Figure:
+    """What is watched in training, over the run, a colour for each batch: the parts of the loss on validation data (contrastive; the soft
+    perplexity that the diversity term raises; the feature penalty), the use of the first codebook and how alike its entries are. Ours; the
+    paper's text has these at the end alone."""
+    shown = {
+        "pretrain.valid_loss": "contrastive loss, nats", "pretrain.valid_soft_perplexity_1": "soft perplexity, codebook 1",
+        "pretrain.valid_feature_penalty": "feature penalty", "pretrain.valid_code_perplexity_1": "perplexity, codebook 1",
+        "pretrain.codeword_cosine_1": "mean cosine of codewords, codebook 1",
+    }  # fmt: skip
+    ours = checkpoints(folder)
+    figure, axes = panels(len(shown), 4.2, across=3)
+    for axis, (metric, label) in zip(axes, shown.items(), strict=True):
+        points = ours.dropna(subset=metric) if metric in ours else ours[:0]
+        if points.empty:
+            nothing(figure, axis, f"no {label} along the way")
+            continue
+        _by_batch(points, metric, axis, x="share")
+        axis.set(xlabel="share of the run", ylabel=label, xlim=(-0.04, 1.04))
+    return done(figure)
+
+
 def draw_rules(folder: Path) -> Figure:
-    """Validation loss against the batch under the three learning-rate rules; the main cells follow the square root. Right the paper's: the
-    peak rate of each rule, and the one that its authors found best."""
+    """Validation loss against the batch under the three learning-rate rules; the main cells follow the square root, or the constant rate
+    where another cell has the root. Right the paper's: the peak rate of each rule, and the one that its authors found best."""
     table = pd.read_csv(folder / "metrics.csv").query("metric == 'pretrain.valid_loss'")
     rule = table.cell.str.extract(f"^{RULE.pattern}$")
     main = table.cell.str.extract(f"^{BATCH.pattern}$")["batch_seconds"]
     seconds = rule["batch_seconds"].fillna(main).astype(float)
-    table = table.assign(rule=rule["rule"].fillna("sqrt"), batch_seconds=seconds).dropna(subset="batch_seconds")
+    rooted = set(rule.batch_seconds[rule["rule"] == "sqrt"].astype(float))  # the paper's 40 minutes run at the constant rate
+    others = seconds.isin(rooted).map({True: "constant", False: "sqrt"})
+    table = table.assign(rule=rule["rule"].fillna(others), batch_seconds=seconds).dropna(subset="batch_seconds")
     table = table[table.batch_seconds.isin(rule["batch_seconds"].dropna().astype(float)) | table.rule.ne("sqrt")]
     figure, axes = panels(2, width=5.4)
     if table.rule.nunique() < 2:

@@ -69,11 +69,14 @@ def fit_law(table: pd.DataFrame, metric: str) -> dict[str, float]:
     return {"points": len(y)} | dict(zip(names, values, strict=True))
 
 
-def laws(folder: Path, metrics: dict[str, str], least: tuple[int, ...] = (0, 50, 100, 200)) -> pd.DataFrame:
-    """`fit_law` of ours, for each metric (name in the tables -> label; an accuracy as its error) among the checkpoints of at least so many
-    updates, and of the paper's word error rates from 150 s upward."""
+def laws(folder: Path, metrics: dict[str, str], least: tuple[int, ...] = (0, 100, 200)) -> pd.DataFrame:
+    """`fit_law` of ours, for each metric (name in the tables -> label; an accuracy as its error) without the smallest or the largest batch
+    and among the checkpoints of at least so many updates, and of the paper's word error rates from 150 s upward."""
     ours, rows = as_errors(checkpoints(folder), metrics), {}
+    ends = ours.batch_seconds.agg(["min", "max"])
     for name, label in metrics.items():
+        for end, which in zip(ends, ("smallest", "largest"), strict=True):
+            rows[f"ours, {label}", f"without the {which} batch, {end:g} s"] = fit_law(ours[ours.batch_seconds != end], name)
         for updates in least:
             rows[f"ours, {label}", f"from {updates} updates" if updates else "all"] = fit_law(ours[ours.updates >= updates], name)
     paper = published("batch_size_wer_over_time").query("batch_seconds >= 150")

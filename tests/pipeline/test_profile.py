@@ -1,5 +1,7 @@
 """Profiles to params.yaml and back."""
 
+import math
+import re
 from typing import get_args
 
 import pytest
@@ -206,3 +208,14 @@ def test_place_among_all_cells(shelf):
     shelf(CELLS)
     profile = profiles.expand("mine")
     assert [profiles.position(profile, *cell) for cell in (("batch_size", "b16"), ("budget", "later"))] == ["1/5", "5/5"]
+
+
+@pytest.mark.parametrize("name", ["quick", "laptop", "gpu", "paper"])
+def test_rules_of_the_learning_rate_differ_where_they_are_compared(name):
+    """Each batch that runs under several rules has a rate of its own for each."""
+    cells = profiles.expand(name).studies["batch_size"].cells
+    rates: dict[str, list[float]] = {}
+    for cell, settings in cells.items():
+        if found := re.fullmatch(r"(?:lr-\w+-)?b([\d.]+)", cell):
+            rates.setdefault(found[1], []).append(settings.training.peak_rate)
+    assert all(len({round(math.log(rate), 6) for rate in each}) == len(each) for each in rates.values()), rates

@@ -18,14 +18,13 @@ def labels(axis):
 
 
 def test_each_codebook_is_drawn_where_its_metric_exists(tmp_path):
-    accuracy, perplexity, cosine, published = batch_size.draw_codes(
-        made(tmp_path, {"cost.updates": 8.0, "cost.hours_seen": 1.0, "phone.accuracy": 0.5, **CODES})
-    ).axes
+    folder = made(tmp_path, {"cost.updates": 8.0, "cost.hours_seen": 1.0, "phone.accuracy": 0.5, **CODES})
+    accuracy, perplexity, cosine = batch_size.draw_codes(folder, codes=64).axes
     assert labels(accuracy) == ["published"]
-    assert labels(perplexity) == ["ours, codebook 1", "ours, codebook 2"]
+    assert labels(perplexity) == ["ours, codebook 1", "ours, codebook 2", "published, codebook 1", "published, codebook 2"]
     assert labels(cosine) == ["ours, codebook 1", "published, codebook 1"]
-    assert labels(published) == ["published, codebook 1", "published, codebook 2"]
-    assert published.lines[0].get_ydata().tolist() == [127, 103, 158, 211, 171, 136, 173]
+    ours, theirs = (next(line for line in perplexity.lines if line.get_label() == f"{who}, codebook 1") for who in ("ours", "published"))
+    assert ours.get_ydata().tolist() == [30 / 64] * 2 and (320 * theirs.get_ydata()).tolist() == [127, 103, 158, 211, 171, 136, 173]
 
 
 def test_trajectories_go_through_the_snapshots(tmp_path):
@@ -34,3 +33,19 @@ def test_trajectories_go_through_the_snapshots(tmp_path):
     smallest = ours.lines[0]
     assert (list(smallest.get_xdata()), list(smallest.get_ydata())) == ([0.5, 1.0], [0.2, 0.3])
     assert labels(ours) == ["8", "16"] and not figure[1].lines and len(labels(figure[2])) == 7
+
+
+def test_what_is_watched_goes_through_the_snapshots(tmp_path):
+    metrics = {"cost.updates": 8.0, "cost.hours_seen": 1.0, "pretrain.valid_loss": 3.0, "pretrain.valid_loss@0.5": 4.0}
+    loss, *others = batch_size.draw_monitored(made(tmp_path, metrics)).axes
+    assert (list(loss.lines[0].get_xdata()), list(loss.lines[0].get_ydata())) == ([0.5, 1.0], [4.0, 3.0])
+    assert others[0].texts[0].get_text() == "no soft perplexity, codebook 1 along the way"
+
+
+def test_a_main_cell_has_the_constant_rate_where_another_has_the_root(tmp_path):
+    cells = {"b1200": 3.0, "lr-linear-b1200": 3.1, "lr-constant-b1200": 3.2, "b2400": 2.5, "lr-sqrt-b2400": 2.6, "lr-linear-b2400": 2.7}
+    rows = [(cell, 0, "pretrain.valid_loss", loss) for cell, loss in cells.items()]
+    pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    axis = batch_size.draw_rules(tmp_path).axes[0]
+    drawn = {name: line.get_ydata().tolist() for name, line in zip(labels(axis), axis.lines, strict=False)}
+    assert drawn["sqrt"] == [3.0, 2.6] and drawn["constant"] == [3.2, 2.5]

@@ -287,6 +287,8 @@ def test_the_batch_size_papers_grid():
     for batch in (150, 300, 600, 1200):  # where the authors say which of three rules is best
         assert cells[f"lr-linear-b{batch}"].training.peak_rate == pytest.approx(5e-4 * batch / 6000)
         assert cells[f"lr-constant-b{batch}"].training.peak_rate == 5e-4
+    rates = {"lr-linear-b2400": 2e-4, "lr-sqrt-b2400": 3.16e-4, "smallest87.5-constant": 5e-4}
+    assert {name: cells[name].training.peak_rate for name in rates} == pytest.approx(rates, rel=1e-3)
     assert cells["b87.5"].downstream.learning_rates == {"phone_ctc": 1e-2} and not cells["b150"].downstream.learning_rates
 
 
