@@ -308,8 +308,8 @@ def draw_monitored(folder: Path) -> Figure:
     paper's text has these at the end alone."""
     shown = {
         "pretrain.valid_loss": "contrastive loss, nats", "pretrain.valid_soft_perplexity_1": "soft perplexity, codebook 1",
-        "pretrain.valid_feature_penalty": "feature penalty", "pretrain.valid_code_perplexity_1": "perplexity, codebook 1",
-        "pretrain.codeword_cosine_1": "mean cosine of codewords, codebook 1",
+        "pretrain.valid_feature_penalty": "feature penalty, unweighted", "pretrain.valid_code_perplexity_1": "perplexity, codebook 1",
+        "pretrain.codeword_cosine_1": "mean cosine, codebook 1",
     }  # fmt: skip
     ours = checkpoints(folder)
     figure, axes = panels(len(shown), 4.2, across=3)
@@ -320,6 +320,8 @@ def draw_monitored(folder: Path) -> Figure:
             continue
         _by_batch(points, metric, axis, x="share")
         axis.set(xlabel="share of the run", ylabel=label, xlim=(-0.04, 1.04))
+        if axis is not axes[0]:
+            axis.get_legend().remove()
     return done(figure)
 
 
