@@ -27,7 +27,7 @@ def of_arms(arms: pd.DataFrame) -> str:
 
 
 def of_shares(best: pd.DataFrame) -> str:
-    """Whether the best size moves with the front end's share. best: `budget.best_by_share`."""
+    """Whether the best size moves with the front end's share, and how steep the arm of the large ones is. best: `budget.best_by_share`."""
     said = []
     for objective, part in best.groupby("objective"):
         sizes = dict(zip(part["front end"], part["best size, of Slim"], strict=True))
@@ -38,6 +38,8 @@ def of_shares(best: pd.DataFrame) -> str:
             said.append(f"{objective}: best at {size} with each front end: on this grid the optimum does not move with its share.")
         else:
             said.append(f"{objective}: best at {'; at '.join(f'{size} with {front}' for front, size in sizes.items())}: the optimum moves.")
+        ends = zip(part["largest above it"], part["front end"], strict=True)
+        said.append(f"The largest size lies above the best by {'; '.join(f'{above} with {front}' for above, front in ends)}.")
     return " ".join(said) or "This profile does not run two families."
 
 
