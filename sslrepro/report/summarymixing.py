@@ -292,7 +292,7 @@ def draw_quality(folder: Path, metrics: dict[str, tuple[str, float]]) -> Figure:
         axis.margins(x=0.2)
     mixers = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}  # no panel has all
     if mixers:
-        figure.legend(mixers.values(), mixers.keys(), loc="outside lower center", ncols=5, fontsize="small")
+        figure.legend(mixers.values(), mixers.keys(), loc="outside lower center", ncols=3, fontsize="small")
     return done(figure)
 
 
