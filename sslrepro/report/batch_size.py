@@ -151,8 +151,10 @@ def draw_decoders(folder: Path) -> Figure:
             axis.plot(rows.greedy, rows["n-gram"], "o", mec="white", color=colours[labels], label=labels)
         ends = [table[["greedy", "n-gram"]].min().min(), table[["greedy", "n-gram"]].max().max()]
         axis.plot(ends, ends, "k--", linewidth=1, label="as without")
-        seeds = sorted(set(table.groupby(["batch_seconds", "minutes"]).seed.nunique())) if "seed" in table else []
-        said = f"{whose}: {table.unit.iloc[0]}" + (f" ({seeds[0]} to {seeds[-1]} seeds)" if seeds else "")
+        said = f"{whose}: {table.unit.iloc[0]}"
+        if "seed" in table:
+            seeds = table.groupby(["batch_seconds", "minutes"]).seed.nunique()
+            said += f" (seeds: {' to '.join(f'{n}' for n in sorted({seeds.min(), seeds.max()}))})"
         axis.set(xscale="log", yscale="log", xlabel="read greedily, %", ylabel="with an n-gram, %", title=said)
         for side, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
             plain_ticks(side, *limits)

@@ -51,5 +51,5 @@ def test_reading_with_an_n_gram_stands_beside_the_same_run_read_greedily(tmp_pat
     table = batch_size.decoders(made(tmp_path, rows))
     assert table[["batch_seconds", "seed", "greedy", "n-gram"]].to_numpy().tolist() == [[0.0, 3, 50.0, 40.0], [8.0, 3, 50.0, 40.0]]
     ours, theirs = batch_size.draw_decoders(tmp_path).axes
-    assert ours.get_title() == "ours: PER (up to 1 seeds)" and sum(len(line.get_xdata()) for line in theirs.lines[:-1]) == 40
+    assert ours.get_title() == "ours: PER (seeds: 1)" and sum(len(line.get_xdata()) for line in theirs.lines[:-1]) == 40
     assert batch_size.draw_labels(tmp_path).axes[0].get_title() == "ours; up to 2 seeds"
