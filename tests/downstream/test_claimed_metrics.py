@@ -42,9 +42,8 @@ def test_the_papers_fine_tunings():
     cells = expand("paper").studies["batch_size"].cells
     for name, cell in cells.items():
         tune = cell.downstream.fine_tune
-        if name.startswith(
-            ("lr-", "smallest87.5-constant", "superb-")
-        ):  # the rules of the rate, which the paper judges by the validation loss, and other corpora
+        # the rules of the rate, which the paper judges by the validation loss, and other corpora
+        if name.startswith(("lr-", "smallest87.5-constant", "superb-")):
             assert not tune.shares and bool(cell.downstream.tasks) == name.startswith("superb-"), name
             continue
         updates = {share.minutes: share.updates for share in tune.shares}
