@@ -29,13 +29,14 @@ NAMES = {
     "unfused-same-params": "attention, unfused, equal parameters", "attention-same-params": "attention, fused, equal parameters",
     "fnet": "FNet", "hyena": "Hyena",
 }  # fmt: skip
-# claims -> SummaryMixing, attention in the conditions of the papers' day, and today's kernel where that is measured
+# claims -> the linear mixer, attention in the conditions of the papers' day, and today's kernel where that is measured
 CONDITIONS = {
     "sm-01: pre-training": ("cost-summarymixing", "cost-unfused", "cost-attention"),
     "sm-01, at equal parameters": ("cost-summarymixing", "cost-unfused-same-params", "cost-attention-same-params"),
     "sm-02: pre-training, a batch at once": ("memory-summarymixing", "memory-unfused", "memory-attention"),
     "sm-06: supervised": ("time-conformer-summarymixing", "time-conformer-attention", "time-conformer-fused"),
     "sm-08: BEST-RQ": ("bestrq-summarymixing", "bestrq-attention", "bestrq-fused"),
+    "sm-08, with Sumformer": ("bestrq-sumformer", "bestrq-attention", "bestrq-fused"),
 }
 # what is compared -> the mixer's cell, attention's, and the floors' names
 COMPARED = (
