@@ -8,10 +8,11 @@ gradients, once each) at the rate of a copy. It is a floor of the whole layer:
 products by blocks of 96 x 96 count at the rate of 768 x 768, though they do a sixth of the work for each number moved (46 multiplications
 against 277 at 1,000 frames), and activations and norms between the products count nothing. A floor by parts, each at the longer of its own
 two times, would be higher by all passes over memory that a library which does not fuse operations makes; the share that is told here is of
-the plain one. The machine's rates are taken right before each timing, as they move by a tenth within a minute where others use it, too: the
-share is told as the median of those of the turns, with its quartiles, and as that of the quickest turn beside the machine's best rates,
-which is what `timeit` would say. Mixers have the Conformer's activation, Swish, as the paper's recipe builds them; SummaryMixing is run
-with exact GELUs, a Transformer's, as well. Nothing else should run meanwhile.
+the plain one. All mixers take turns. A turn is as many runs in a row as take half a second, three at least, as in training one layer runs
+after the other: its seconds are their median. The machine's rates are taken right before a turn and right after it, and their mean is the
+turn's, as they move by a tenth within a minute where others use the machine, too. The share is told as the median of the turns', with its
+quartiles, and as that of the quickest turn beside the best rates, which is what `timeit` would say. Mixers have the Conformer's activation,
+Swish, as the paper's recipe builds them; SummaryMixing is run with exact GELUs, a Transformer's, too. Nothing else should run meanwhile.
 
 The process keeps freed memory as a run does (training/allocator.py).
 """
@@ -23,7 +24,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import mean, median, quantiles
 
 import torch
 
@@ -33,11 +34,11 @@ from sslrepro.models.linear import product
 from sslrepro.models.mixers import MIXERS
 from sslrepro.training.allocator import keep_freed_memory
 from sslrepro.training.identity import commit, machine
-from sslrepro.training.measure import _Clock, _mixer
+from sslrepro.training.measure import Call, _Clock, _mixer
 
 WIDTH, HEADS = 768, 8
 FRAMES = {"cpu": (500, 1000, 2000, 4000), "cuda": (500, 1000, 2000, 4000, 8000, 16000)}
-REPEATS = 9
+TURNS, ROW_SECONDS, LEAST_RUNS = 7, 0.5, 3
 FLOAT = 4
 CASES = [(mixer, "swish") for mixer in MIXERS] + [("summary_mixing", "gelu")]
 
@@ -46,6 +47,15 @@ def settings_of(mixer: str, activation: str) -> CellSettings:
     encoder = EncoderSettings(layers=1, width=WIDTH, heads=HEADS, mixer=mixer, activation=activation, dropout=0.0, attention_dropout=0.0)
     measure = MeasureSettings(mixer=[1], warmup=1, repeats=1)
     return CellSettings(model=ModelSettings(encoder=encoder), objective=NoObjective(), measure=measure)
+
+
+def clock_of(repeats: int, device: torch.device) -> _Clock:
+    return _Clock(MeasureSettings(mixer=[1], warmup=1, repeats=repeats), device, half=False)
+
+
+def seconds_in_a_row(call: Call, device: torch.device) -> float:
+    once = clock_of(1, device).medians({"mixer": call})["mixer"]
+    return clock_of(max(LEAST_RUNS, round(ROW_SECONDS / once)), device).medians({"mixer": call})["mixer"]
 
 
 def machine_rates(clock: _Clock) -> tuple[float, float]:
@@ -68,17 +78,15 @@ def main() -> int:
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
-    wanted = MeasureSettings(mixer=[1], warmup=1, repeats=1)
-    clock = _Clock(wanted, device, half=False)
-    rows = []
+    clock, rows = clock_of(5, device), []
     for frames in FRAMES[device.type]:
         calls = {case: _mixer(settings_of(*case), frames, 0, device) for case in CASES}
         turns: dict[tuple[str, str], list[tuple[float, float]]] = {case: [] for case in CASES}  # seconds, share of the floor
         rates = []
-        for _ in range(REPEATS):  # all take turns, each beside the machine's rates
+        for _ in range(TURNS):
             for case, call in calls.items():
-                rates.append(machine_rates(clock))
-                seconds = clock.medians({"mixer": call})["mixer"]
+                before, seconds, after = machine_rates(clock), seconds_in_a_row(call, device), machine_rates(clock)
+                rates.append((mean((before[0], after[0])), mean((before[1], after[1]))))
                 turns[case].append((seconds, floor_seconds(case[0], frames, rates[-1]) / seconds))
         taken = {case: median(seconds for seconds, _ in turn) for case, turn in turns.items()}
         best_rates = (max(r[0] for r in rates), max(r[1] for r in rates))
@@ -101,7 +109,7 @@ def main() -> int:
     path = Path(__file__).parent / "results" / f"mixers-{name}.json"
     path.parent.mkdir(exist_ok=True)
     described = {"command": "python -m benchmarks.mixers", "machine": about, "commit": commit(), "width": WIDTH, "heads": HEADS,
-                 "batch": 1, "threads": 1, "repeats": REPEATS, "taken": time.strftime("%Y-%m-%d"), "rows": rows}  # fmt: skip
+                 "batch": 1, "threads": 1, "turns": TURNS, "taken": time.strftime("%Y-%m-%d"), "rows": rows}  # fmt: skip
     path.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     print(path, file=sys.stderr)
     return 0
