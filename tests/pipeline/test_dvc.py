@@ -80,13 +80,13 @@ class Copy:
 
     def changed(self) -> set[str]:
         """The stages that `dvc repro` would run for what they themselves depend on, as `dvc status` has them (whose process takes 3 s)."""
-        with Repo(self.folder) as repo:
+        with contextlib.chdir(self.folder), Repo() as repo:
             return set(repo.status())
 
     def restore(self) -> None:
         """Everything as committed."""
         self.run("git", "checkout", "-q", ".")
-        with Repo(self.folder) as repo, contextlib.suppress(CheckoutError):  # what was never pushed is not there
+        with contextlib.chdir(self.folder), Repo() as repo, contextlib.suppress(CheckoutError):  # what was never pushed is not there
             repo.checkout(force=True)
 
     def edit(self, name: str, old: str = "", new: str = "") -> None:
