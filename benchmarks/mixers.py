@@ -8,7 +8,7 @@ gradients, once each) at the rate of a copy. It is a floor of the whole layer:
 products by blocks of 96 x 96 count at the rate of 768 x 768, though they do a sixth of the work for each number moved (46 multiplications
 against 277 at 1,000 frames), and activations and norms between the products count nothing. A floor by parts, each at the longer of its own
 two times, would be higher by all passes over memory that a library which does not fuse operations makes; the share that is told here is of
-the plain one. All mixers take turns. A turn is as many runs in a row as take half a second, three at least, as in training one layer runs
+the plain one. All mixers take turns. A turn is as many runs in a row as take 0.3 seconds, three at least, as in training one layer runs
 after the other: its seconds are their median. The machine's rates are taken right before a turn and right after it, and their mean is the
 turn's, as they move by a tenth within a minute where others use the machine, too. The share is told as the median of the turns', with its
 quartiles, and as that of the quickest turn beside the best rates, which is what `timeit` would say. Mixers have the Conformer's activation,
@@ -38,7 +38,7 @@ from sslrepro.training.measure import Call, _Clock, _mixer
 
 WIDTH, HEADS = 768, 8
 FRAMES = {"cpu": (500, 1000, 2000, 4000), "cuda": (500, 1000, 2000, 4000, 8000, 16000)}
-TURNS, ROW_SECONDS, LEAST_RUNS = 7, 0.5, 3
+TURNS, ROW_SECONDS, LEAST_RUNS = 5, 0.3, 3
 FLOAT = 4
 CASES = [(mixer, "swish") for mixer in MIXERS] + [("summary_mixing", "gelu")]
 
