@@ -54,6 +54,7 @@ def clock_of(repeats: int, device: torch.device) -> _Clock:
 
 
 def seconds_in_a_row(call: Call, device: torch.device) -> float:
+    """Of one turn: the median of as many runs as take ROW_SECONDS."""
     once = clock_of(1, device).medians({"mixer": call})["mixer"]
     return clock_of(max(LEAST_RUNS, round(ROW_SECONDS / once)), device).medians({"mixer": call})["mixer"]
 

@@ -289,6 +289,13 @@ def test_what_is_compared_at_equal_compute_costs_as_much_as_slim():
         assert cells[name].training.budget.amount == pytest.approx(slim, rel=0.02)
 
 
+def test_summary_mixing_at_equal_compute_costs_as_much_as_attentions_run():
+    """300,000 updates of attention with utterances of LibriSpeech's mean length."""
+    cells = PAPER.studies["summarymixing"].cells
+    attention = flops_for(cells["wav2vec2-attention"], 300_000, seconds=12.3)
+    assert cells["wav2vec2-summarymixing-equal-compute"].training.budget.amount == pytest.approx(attention, rel=0.01)
+
+
 def test_the_batch_size_papers_grid():
     """Seven batches and the rates of the authors' README (square root up to 20 min, constant from 40), eight cycles of 50,000 updates."""
     rates = {150: 7.91e-5, 300: 1.12e-4, 600: 1.58e-4, 1200: 2.24e-4, 2400: 5e-4, 4800: 5e-4, 87.5: 6.04e-5}
