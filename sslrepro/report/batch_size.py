@@ -22,6 +22,7 @@ from sslrepro.report.panels import beside, done, nothing, panels
 
 BATCH = template("b{batch_seconds}")
 RULE = template("lr-{rule}-b{batch_seconds}")
+SMALLEST = template("smallest{batch_seconds}-{rule}")  # the paper's 87.5 s at a rate of another rule
 TUNED = r"^fine_tune_(?P<minutes>[\d.]+)min\.(?P<unit>wer|per)(?P<lm>_lm)?(?P<part>_clean)?$"
 UPDATES = 400_000  # of every batch of the paper's
 PAPER_CODES = 320  # of each of its two codebooks
@@ -41,6 +42,18 @@ def checkpoints(folder: Path) -> pd.DataFrame:
         whole = wide[wide.share == 1].set_index(["cell", "seed"])[column]
         wide[column.removeprefix("cost.")] = wide.set_index(["cell", "seed"]).index.map(whole).to_numpy() * wide.share
     return wide
+
+
+def scored_over_time(table: pd.DataFrame) -> dict[str, str]:
+    """What a table of `checkpoints` has at several shares of the run and says how good an encoder is: name in the tables -> label.
+
+    Validation loss, phones of a frozen probe, and errors after fine-tuning, read greedily, of the part `clean` where there is one.
+    """
+    labels = {"phone.accuracy": "phone error", "pretrain.valid_loss": "validation loss", "phone_ctc.per": "phone error rate, frozen"}
+    tuned = {name: found for name in table if (found := re.match(TUNED, str(name))) and not found["lm"]}
+    parts = any(found["part"] for found in tuned.values())
+    labels |= {name: f"{f['unit'].upper()}, {f['minutes']} min of labels" for name, f in tuned.items() if bool(f["part"]) == parts}
+    return {name: label for name, label in labels.items() if name in table and table.share[table[name].notna()].nunique() > 1}
 
 
 def published(name: str, scratch: bool = False) -> pd.DataFrame:
@@ -198,10 +211,16 @@ def draw_against_hours(folder: Path, metrics: dict[str, str]) -> Figure:
 def _rule_ends(folder: Path, metric: str) -> pd.DataFrame:
     """rule, hours_seen and the metric of every cell of another learning-rate rule, a mean over seeds."""
     table = pd.read_csv(folder / "metrics.csv")
-    table = table[table.cell.str.fullmatch(RULE) & table.metric.isin([metric, "cost.hours_seen"])]
+    table = table[_of_rule(table.cell)["rule"].notna() & table.metric.isin([metric, "cost.hours_seen"])]
     wide = table.pivot_table(index="cell", columns="metric", values="value").reindex(columns=["cost.hours_seen", metric]).reset_index()
-    wide["rule"] = wide.cell.astype(str).str.extract(RULE.pattern)["rule"]
+    wide["rule"] = _of_rule(wide.cell.astype(str))["rule"]
     return wide.rename(columns={"cost.hours_seen": "hours_seen"}).dropna()
+
+
+def _of_rule(cells: pd.Series) -> pd.DataFrame:
+    """rule and batch_seconds of every cell of another learning-rate rule; nothing for the others."""
+    found, smallest = (cells.str.extract(f"^{pattern.pattern}$")[["rule", "batch_seconds"]] for pattern in (RULE, SMALLEST))
+    return found.fillna(smallest)
 
 
 def _draw_smallest(axis: Axes) -> None:
@@ -331,7 +350,7 @@ def draw_rules(folder: Path) -> Figure:
     """Validation loss against the batch under the three learning-rate rules; the main cells follow the square root, or the constant rate
     where another cell has the root. Right the paper's: the peak rate of each rule, and the one that its authors found best."""
     table = pd.read_csv(folder / "metrics.csv").query("metric == 'pretrain.valid_loss'")
-    rule = table.cell.str.extract(f"^{RULE.pattern}$")
+    rule = _of_rule(table.cell)
     main = table.cell.str.extract(f"^{BATCH.pattern}$")["batch_seconds"]
     seconds = rule["batch_seconds"].fillna(main).astype(float)
     rooted = set(rule.batch_seconds[rule["rule"] == "sqrt"].astype(float))  # the paper's 40 minutes run at the constant rate

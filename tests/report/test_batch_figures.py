@@ -49,3 +49,37 @@ def test_a_main_cell_has_the_constant_rate_where_another_has_the_root(tmp_path):
     axis = batch_size.draw_rules(tmp_path).axes[0]
     drawn = {name: line.get_ydata().tolist() for name, line in zip(labels(axis), axis.lines, strict=False)}
     assert drawn["sqrt"] == [3.0, 2.6] and drawn["constant"] == [3.2, 2.5]
+
+
+def test_what_is_scored_along_the_way_at_paper_is_followed_over_the_hours(tmp_path):
+    """The paper's own figure: errors after fine-tuning of several checkpoints. Not those of one checkpoint alone, nor with an n-gram."""
+    over_time = {
+        "fine_tune_10min.wer_clean": 0.5,
+        "fine_tune_10min.wer_clean@0.5": 0.7,
+        "fine_tune_10min.wer@0.5": 0.8,
+        "fine_tune_10min.wer": 0.6,
+    }
+    once = {
+        "fine_tune_60min.wer_clean": 0.4,
+        "fine_tune_10min.wer_lm_clean": 0.3,
+        "fine_tune_10min.wer_lm_clean@0.5": 0.4,
+        "phone.accuracy": 0.5,
+    }
+    folder = made(tmp_path, {"cost.updates": 8.0, "cost.hours_seen": 1.0} | over_time | once)
+    found = batch_size.scored_over_time(batch_size.checkpoints(folder))
+    assert found == {"fine_tune_10min.wer_clean": "WER, 10 min of labels"}
+    ours = batch_size.draw_against_hours(folder, found).axes[0]
+    assert [sorted(line.get_ydata().tolist()) for line in ours.lines[:1]] == [[0.5, 0.7]]
+
+
+def test_the_smallest_batch_at_other_rates_is_among_the_rules(tmp_path):
+    cells = {"b87.5": 3.0, "smallest87.5-linear": 3.6, "smallest87.5-constant": 3.3, "b150": 2.9, "lr-linear-b150": 3.1}
+    rows = [
+        (cell, 0, name, value) for cell, loss in cells.items() for name, value in (("pretrain.valid_loss", loss), ("cost.hours_seen", 2.0))
+    ]
+    pd.DataFrame(rows, columns=["cell", "seed", "metric", "value"]).to_csv(tmp_path / "metrics.csv", index=False)
+    axis = batch_size.draw_rules(tmp_path).axes[0]
+    drawn = {name: line.get_ydata().tolist() for name, line in zip(labels(axis), axis.lines, strict=False)}
+    assert drawn["linear"] == [3.6, 3.1] and drawn["constant"] == [3.3] and drawn["sqrt"] == [3.0, 2.9]
+    ends = batch_size._rule_ends(tmp_path, "pretrain.valid_loss")
+    assert sorted(zip(ends["rule"], ends["pretrain.valid_loss"], strict=True)) == [("constant", 3.3), ("linear", 3.1), ("linear", 3.6)]
