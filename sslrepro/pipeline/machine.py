@@ -1,6 +1,6 @@
 """The machine as a file, for stages that measure time or memory: where they depend on it, DVC never takes another machine's numbers.
 
-`make repro` writes it, and only when it differs. Standard library only.
+`make repro` writes it, and the stage `sources`, and only when it differs. Standard library only.
 """
 
 from __future__ import annotations

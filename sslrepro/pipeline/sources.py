@@ -1,5 +1,6 @@
 """Notebooks as source: what a person wrote, without what running them left. Stages depend on these copies, so that opening and running a
-notebook reruns nothing, and editing it does. Standard library only: this stage takes a fraction of a second.
+notebook reruns nothing, and editing it does. Standard library only: this stage takes a fraction of a second. As the first stage of every
+cell it also sees to `artifacts/machine.json`, which `make repro` writes before DVC begins and a plain `dvc repro` of a fresh clone lacks.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from sslrepro.pipeline import machine
 
 
 def clean(notebook: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
     write_clean(options.notebooks, options.out)
+    machine.write()
     return 0
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sslrepro.pipeline import machine
+from sslrepro.pipeline import machine, sources
 
 STAGE = """
 stages:
@@ -25,6 +25,13 @@ def test_the_file_is_touched_only_when_the_machine_differs(tmp_path, monkeypatch
     monkeypatch.setattr(machine, "_cpu", lambda: "another")
     machine.write()
     assert path.stat().st_mtime > 1 and "another" in path.read_text()
+
+
+def test_a_fresh_clone_has_the_file_once_its_first_stage_ran(tmp_path, monkeypatch):
+    """Which a plain `dvc repro`, without make, would lack."""
+    monkeypatch.setenv("SSLREPRO_ROOT", str(tmp_path))
+    assert sources.main([str(Path(__file__).parents[2] / "notebooks"), str(tmp_path / "artifacts" / "sources")]) == 0
+    assert machine.path().is_file()
 
 
 def test_a_measurement_is_not_replayed_from_another_machine(tmp_path, monkeypatch):
